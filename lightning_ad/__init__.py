@@ -1,0 +1,1 @@
+"""Visual anomaly detection with diffusion models on PyTorch Lightning."""
