@@ -1,0 +1,6 @@
+"""Networks the methods are built from: denoisers, feature extractors, autoencoders."""
+
+from lightning_ad.networks.features import FeaturePyramid
+from lightning_ad.networks.unet import DiffusionUNet
+
+__all__ = ["DiffusionUNet", "FeaturePyramid"]
