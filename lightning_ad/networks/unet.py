@@ -26,7 +26,7 @@ class DiffusionUNet(nn.Module):
     """U-Net that predicts the noise ε in an image or latent.
 
     Args:
-        size: side of the square input, in pixels (or latent pixels).
+        image_size: side of the square input, in pixels; a latent denoiser's is the latent's.
         base: channels of the first level. DDAD 64, DDAD-S 32, D3AD 192.
         multipliers: channels of each level over ``base``; the papers' table where None.
         attention_at: sides of the feature maps that get self-attention.
@@ -41,7 +41,7 @@ class DiffusionUNet(nn.Module):
 
     def __init__(
         self,
-        size: int,
+        image_size: int,
         base: int = 64,
         multipliers: Sequence[int] | None = None,
         attention_at: Sequence[int] = (32, 16, 8),
@@ -51,15 +51,15 @@ class DiffusionUNet(nn.Module):
         blocks_per_level: int = 2,
     ) -> None:
         super().__init__()
-        widths = [base * multiplier for multiplier in multipliers or _paper_multipliers(size)]
-        sides = _sides(size, len(widths))
+        widths = [base * multiplier for multiplier in multipliers or _paper_multipliers(image_size)]
+        sides = _sides(image_size, len(widths))
         attends = _attends(sides, attention_at)
         _check_heads(heads, widths, attends)
-        self.size, self.channels = size, channels
+        self.image_size, self.channels = image_size, channels
         down = ["AttnDownBlock2D" if attend else "ResnetDownsampleBlock2D" for attend in attends]
         up = ["AttnUpBlock2D" if attend else "ResnetUpsampleBlock2D" for attend in attends]
         self.unet = UNet2DModel(
-            sample_size=size,
+            sample_size=image_size,
             in_channels=channels,
             out_channels=channels,
             block_out_channels=tuple(widths),
@@ -83,24 +83,24 @@ class DiffusionUNet(nn.Module):
         return self.unet(xt, t, return_dict=False)[0]
 
 
-def _paper_multipliers(size: int) -> tuple[int, ...]:
-    if size not in PAPER_MULTIPLIERS:
+def _paper_multipliers(image_size: int) -> tuple[int, ...]:
+    if image_size not in PAPER_MULTIPLIERS:
         raise ValueError(
-            f"multipliers: the papers give none for size {size} (only {sorted(PAPER_MULTIPLIERS)});"
-            " set multipliers, one per level, for example [1, 2, 3, 4]"
+            f"multipliers: the papers give none for image_size {image_size} (only for"
+            f" {sorted(PAPER_MULTIPLIERS)}); set multipliers, one per level, say [1, 2, 3, 4]"
         )
-    return PAPER_MULTIPLIERS[size]
+    return PAPER_MULTIPLIERS[image_size]
 
 
-def _sides(size: int, levels: int) -> list[int]:
+def _sides(image_size: int, levels: int) -> list[int]:
     """Side of the feature maps of each level."""
     factor = 2 ** (levels - 1)
-    if size % factor:
+    if image_size % factor:
         raise ValueError(
-            f"size {size} cannot be halved {levels - 1} times: with {levels} multipliers it must"
+            f"image_size {image_size} cannot be halved {levels - 1} times: with {levels} multipliers it must"
             f" be divisible by {factor}"
         )
-    return [size >> level for level in range(levels)]
+    return [image_size >> level for level in range(levels)]
 
 
 def _attends(sides: list[int], attention_at: Sequence[int]) -> list[bool]:

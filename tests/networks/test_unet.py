@@ -10,10 +10,16 @@ from lightning_ad.networks import DiffusionUNet
 @pytest.mark.parametrize(
     ("settings", "millions"),
     [
-        ({"size": 256}, 32.95),
-        ({"size": 256, "base": 32, "heads": 2, "dropout": 0.3}, 8.26),
+        ({"image_size": 256}, 32.95),
+        ({"image_size": 256, "base": 32, "heads": 2, "dropout": 0.3}, 8.26),
         (
-            {"size": 32, "base": 192, "heads": 8, "channels": 4, "attention_at": [32, 16, 8, 4]},
+            {
+                "image_size": 32,
+                "base": 192,
+                "heads": 8,
+                "channels": 4,
+                "attention_at": [32, 16, 8, 4],
+            },
             281.1,
         ),
     ],
@@ -28,7 +34,7 @@ def test_published_networks_have_the_published_number_of_parameters(settings, mi
 
 def test_a_small_network_runs_with_a_timestep_per_image():
     torch.manual_seed(0)
-    unet = DiffusionUNet(size=32, base=16, multipliers=[1, 2], blocks_per_level=1).eval()
+    unet = DiffusionUNet(image_size=32, base=16, multipliers=[1, 2], blocks_per_level=1).eval()
     xt, t = torch.randn(2, 3, 32, 32), torch.tensor([3, 900])
     with torch.inference_mode():
         both = unet(xt, t)
@@ -39,14 +45,14 @@ def test_a_small_network_runs_with_a_timestep_per_image():
 
 def test_every_attention_has_the_heads_of_the_paper():
     with torch.device("meta"):
-        unet = DiffusionUNet(size=64, base=32, heads=2)
+        unet = DiffusionUNet(image_size=64, base=32, heads=2)
     heads = [module.heads for module in unet.modules() if isinstance(module, Attention)]
     assert heads == [2] * (3 * 2 + 1 + 3 * 3)  # three levels down, the middle, three levels up
 
 
 def test_dropout_reaches_every_residual_block():
     with torch.device("meta"):
-        unet = DiffusionUNet(size=64, base=32, heads=2, dropout=0.3)
+        unet = DiffusionUNet(image_size=64, base=32, heads=2, dropout=0.3)
     blocks = [m for m in unet.modules() if type(m).__name__ == "ResnetBlock2D"]
     assert {block.dropout.p for block in blocks} == {0.3}
 
@@ -54,10 +60,10 @@ def test_dropout_reaches_every_residual_block():
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"size": 100}, "multipliers"),
-        ({"size": 100, "multipliers": [1, 2, 2, 2]}, "size 100"),
-        ({"size": 64, "attention_at": [20]}, "attention_at"),
-        ({"size": 64, "heads": 5}, "heads 5"),
+        ({"image_size": 100}, "multipliers"),
+        ({"image_size": 100, "multipliers": [1, 2, 2, 2]}, "image_size 100"),
+        ({"image_size": 64, "attention_at": [20]}, "attention_at"),
+        ({"image_size": 64, "heads": 5}, "heads 5"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(settings, named):
