@@ -1,0 +1,5 @@
+"""The methods: one file and one import line each; the import makes the name known in YAML."""
+
+from lightning_ad.methods.ddad import DDAD
+
+__all__ = ["DDAD"]

@@ -1,0 +1,228 @@
+"""The command line: ``lightning fit | validate | test | predict``.
+
+LightningCLI with four additions: `fit` runs all phases of an experiment, a run folder holds
+everything a run leaves behind, a checkpoint brings its own configuration, and W&B works without an
+account. YAML may use short class names and OmegaConf's ``${...}``, resolved after the command line.
+"""
+
+import copy
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+import lightning_ad.methods  # noqa: F401  makes the short names known
+from data_modules import AnomalyDataModule, doctor
+from lightning_ad.callbacks import Evaluation, Panels, Predictions, Throughput
+from lightning_ad.callbacks.epoch_seed import EpochSeed
+from lightning_ad.detector import AnomalyDetector, Phase
+from lightning_ad.experiment import RunFolder, run_experiment
+from lightning_ad.tracking import choose_wandb_mode, describe_run
+
+IRRELEVANT_TO_RESULTS = ("root", "num_workers", "cache", "cache_dir", "eval_batch_size")
+"""Data settings that a resumed run may change."""
+
+SELF_SUFFICIENT = ("seed_everything", "model", "data", "evaluation")
+"""Sections of the configuration that a final checkpoint carries."""
+
+
+class ExperimentCLI(LightningCLI):
+    """LightningCLI for anomaly detectors."""
+
+    def __init__(self, args: Sequence[str] | None = None) -> None:
+        super().__init__(
+            AnomalyDetector,
+            AnomalyDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_kwargs={"parser_mode": "omegaconf+"},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=list(args) if args is not None else None,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    # Parsing.
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run folder and the callbacks that every run has."""
+        parser.add_argument(
+            "--run_dir", type=str, default="runs/unnamed", help="folder of checkpoints and results"
+        )
+        parser.add_argument(
+            "--overwrite", type=bool, default=False, help="start again in a used run_dir"
+        )
+        parser.add_lightning_class_args(Evaluation, "evaluation")
+        parser.add_lightning_class_args(Panels, "panels")
+        parser.add_lightning_class_args(Predictions, "predictions")
+        parser.set_defaults({"data": "SyntheticTextures", "trainer.logger": False})
+
+    @property
+    def settings(self) -> Any:
+        """The parsed configuration of the subcommand."""
+        return self.config[self.subcommand]
+
+    @property
+    def run(self) -> RunFolder:
+        """The run folder."""
+        return RunFolder(Path(self.settings.run_dir))
+
+    def before_instantiate_classes(self) -> None:
+        """Settle what must be known before anything is built."""
+        choose_wandb_mode()
+        self.settings.data.init_args.seed = self.settings.seed_everything
+        if self.subcommand != "fit":
+            self._choose_checkpoint()
+        elif not int(os.environ.get("LOCAL_RANK", 0)):
+            _open_run(self.run, self._resolved(), self.settings.overwrite)
+        self._prepare_loggers()
+
+    def _choose_checkpoint(self) -> None:
+        path = Path(self.settings.ckpt_path or self.run.final)
+        if not path.is_file():
+            raise SystemExit(
+                f"no checkpoint {path}: give --ckpt_path, or the --config or --run_dir of a "
+                "finished 'lightning fit'"
+            )
+        self.settings.ckpt_path = str(path)
+
+    def _prepare_loggers(self) -> None:
+        loggers = self.settings.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if logger and logger is not True and logger.class_path.endswith("WandbLogger"):
+                for name, value in self._description().items():
+                    if not logger.init_args.get(name) or name == "save_dir":
+                        logger.init_args[name] = value
+
+    def _description(self) -> dict[str, Any]:
+        data = self.settings.data
+        category = data.init_args.category
+        return describe_run(
+            self.run.path,
+            self.settings.model.class_path.split(".")[-1],
+            data.class_path.split(".")[-1],
+            category if isinstance(category, str) else "+".join(category),
+        )
+
+    def _resolved(self) -> dict[str, Any]:
+        """The resolved configuration, as `fit` would read it from YAML."""
+        settings = self.settings.clone()
+        for name in ("config", "overwrite", "ckpt_path"):
+            settings.pop(name, None)
+        text = self._parser(self.subcommand).dump(settings, skip_validation=True)
+        return yaml.safe_load(text)
+
+    # Running.
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The Trainer that Lightning's own subcommands use."""
+        return self.make_trainer(self.subcommand or "fit")
+
+    def make_trainer(self, purpose: Phase | str) -> Trainer:
+        """A fresh Trainer for a training phase, or to calibrate, test or predict."""
+        init = self.config_init[self.subcommand]
+        options = {**init.trainer, "default_root_dir": str(self.run.path)}
+        callbacks = copy.deepcopy(options["callbacks"] or [])
+        if isinstance(purpose, Phase):
+            callbacks += [_last_epoch(self.run, purpose), EpochSeed(self.settings.seed_everything)]
+            if purpose.epochs is not None:
+                options |= {"max_epochs": purpose.epochs, "max_steps": -1}
+        elif purpose == "test":
+            callbacks += [init.evaluation, Throughput(), init.panels]
+        elif purpose == "predict":
+            callbacks += [init.predictions]
+        return Trainer(**{**options, "callbacks": callbacks})
+
+    def fit(self, model: AnomalyDetector, datamodule: AnomalyDataModule, **_: Any) -> None:
+        """Run the whole experiment."""
+        own = {key: value for key, value in self._resolved().items() if key in SELF_SUFFICIENT}
+        own["trainer"] = {"precision": self.settings.trainer.precision}
+        run_experiment(model, datamodule, self.make_trainer, self.run, yaml.safe_dump(own))
+
+
+def _last_epoch(run: RunFolder, phase: Phase) -> ModelCheckpoint:
+    """Keep the checkpoint of a phase's last epoch."""
+    return ModelCheckpoint(
+        run.resume, phase.name, enable_version_counter=False, save_on_train_epoch_end=True
+    )
+
+
+def _open_run(run: RunFolder, config: dict[str, Any], overwrite: bool) -> None:
+    """Write the configuration into the run folder, or check that an earlier one agrees."""
+    if overwrite and run.path.exists():
+        shutil.rmtree(run.path)
+    if run.config.exists():
+        earlier = yaml.safe_load(run.config.read_text())
+        changed = _differences(_of_results(earlier), _of_results(config))
+        if changed:
+            raise SystemExit(
+                f"{run.path} holds a run with other settings:\n  "
+                + "\n  ".join(changed)
+                + "\nchoose another --run_dir, or start again with --overwrite=true"
+            )
+    run.path.mkdir(parents=True, exist_ok=True)
+    run.config.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def _of_results(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that decide what a run trains."""
+    trainer = config.get("trainer", {})
+    data = copy.deepcopy(config["data"])
+    for name in IRRELEVANT_TO_RESULTS:
+        data["init_args"].pop(name, None)
+    return {
+        "model": config["model"],
+        "data": data,
+        "seed_everything": config["seed_everything"],
+        "trainer": {name: trainer.get(name) for name in ("max_epochs", "max_steps", "precision")},
+    }
+
+
+def _differences(old: Any, new: Any, key: str = "") -> list[str]:
+    """Lines ``key: old -> new`` for the leaves in which two configurations differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = [*old, *(name for name in new if name not in old)]
+        return [
+            line
+            for name in names
+            for line in _differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
+        ]
+    return [] if old == new else [f"{key}: {old} -> {new}"]
+
+
+def _with_checkpoints_own_config(args: list[str], folder: Path) -> list[str]:
+    """Put the configuration that a checkpoint holds before the user's own arguments."""
+    if not args or args[0] not in ("validate", "test", "predict"):
+        return args
+    paths = [value for name, value in itertools.pairwise(args) if name == "--ckpt_path"]
+    paths += [a.partition("=")[2] for a in args if a.startswith("--ckpt_path=")]
+    if not paths or not Path(paths[-1]).is_file():
+        return args
+    checkpoint = torch.load(paths[-1], map_location="cpu", weights_only=True, mmap=True)
+    if "config" not in checkpoint:
+        return args
+    file = folder / "checkpoint.yaml"
+    file.write_text(checkpoint["config"])
+    run_dir = Path(paths[-1]).resolve().parent
+    return [args[0], f"--config={file}", f"--run_dir={run_dir}", *args[1:]]
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    if arguments[:1] == ["doctor"]:
+        sys.exit(doctor.main(arguments[1:]))
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = _with_checkpoints_own_config(arguments, Path(folder))
+        ExperimentCLI(arguments)

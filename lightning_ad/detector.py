@@ -1,0 +1,246 @@
+"""The one evaluation path: what every method shares, and what it has to tell on its own.
+
+A method is a subclass that says how it trains (`loss`), how it compares an image with its
+reconstruction (`compare`) and how it fuses the resulting maps into one (`fuse`). The base class
+turns that into Lightning steps, a `Detection` that never depends on an image's neighbours in the
+batch, calibration from normal images and self-sufficient checkpoints.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from lightning_ad.calibration import Calibration
+
+
+@dataclass
+class Detection:
+    """What a method says about a batch of images."""
+
+    anomaly_map: Tensor
+    """(B, 1, H, W) float32, larger is more anomalous."""
+    score: Tensor
+    """(B,) float32, one score per image."""
+    reconstruction: Tensor
+    """(B, 3, H, W) in [-1, 1], the image as the model would have it."""
+    parts: dict[str, Tensor]
+    """The named maps (B, 1, H, W) that were fused into ``anomaly_map``."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stage of training, a `fit` of its own."""
+
+    name: str
+    epochs: int | None = None
+    """Length in epochs; None leaves it to the Trainer."""
+
+
+class AnomalyDetector(LightningModule, ABC):
+    """Base of all methods.
+
+    Args:
+        false_alarm_rate: share of normal images, and of normal pixels, that calibration lets
+            through above the thresholds.
+    """
+
+    protocol = "default"
+    """Name of the evaluation protocol, part of every result's fingerprint."""
+    remembers = False
+    """Whether calibration needs `memorize` and `build_memory`."""
+    kept_once: tuple[str, ...] = ()
+    """Names of frozen parts that only the final checkpoint holds."""
+
+    def __init__(self, false_alarm_rate: float = 0.01) -> None:
+        super().__init__()
+        if not 0 < false_alarm_rate < 1:
+            raise ValueError(f"false_alarm_rate must lie between 0 and 1, got {false_alarm_rate}")
+        self.false_alarm_rate = false_alarm_rate
+        self.categories: list[str] = []
+        self.calibration = Calibration()
+        self.phase = ""
+        self._category_index: dict[int, int] = {}
+
+    # What a method tells.
+
+    def phases(self) -> list[Phase]:
+        """The training phases, in order."""
+        return [Phase("denoise")]
+
+    @abstractmethod
+    def trained(self) -> list[nn.Module]:
+        """The parts that train in the current `phase`; all others stay frozen, in eval mode."""
+
+    @abstractmethod
+    def loss(self, image: Tensor, category: Tensor) -> Tensor:
+        """Loss of the current `phase` on a batch (B, 3, H, W) with categories (B,)."""
+
+    @abstractmethod
+    def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Reconstruct images (B, 3, H, W); return that and named distance maps (B, 1, H, W)."""
+
+    @abstractmethod
+    def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
+        """Fuse the named maps (B, 1, H, W) of `compare` into one anomaly map."""
+
+    def score(self, anomaly_map: Tensor) -> Tensor:
+        """Image scores (B,) of anomaly maps (B, 1, H, W): their maxima."""
+        return anomaly_map.flatten(1).amax(1)
+
+    def calibrate(self, extremes: dict[str, Tensor]) -> None:
+        """Set fusion constants from ``<part>_min``, ``<part>_max`` and ``category``, each (N,)."""
+
+    def memorize(self, image: Tensor, category: Tensor) -> dict[str, Tensor]:
+        """``features`` (B, ...) to keep of training images, for methods that `remembers`."""
+        raise NotImplementedError(f"{type(self).__name__} remembers nothing")
+
+    def build_memory(self, features: Tensor, category: Tensor) -> None:
+        """Store what `memorize` found over all training images in ``calibration``."""
+        raise NotImplementedError(f"{type(self).__name__} remembers nothing")
+
+    # What all methods share.
+
+    def detect(self, image: Tensor, category: Tensor) -> Detection:
+        """Score images (B, 3, H, W) in [-1, 1] of the categories (B,), -1 where unknown."""
+        reconstruction, parts = self.compare(image, category)
+        anomaly_map = self.fuse(parts, category)
+        score = self.score(anomaly_map)
+        return Detection(anomaly_map, score, reconstruction.float(), parts)
+
+    def image_threshold(self, category: Tensor) -> Tensor:
+        """Score (B,) above which an image of the category (B,) is called anomalous."""
+        return self._threshold("image_threshold", category)
+
+    def pixel_threshold(self, category: Tensor) -> Tensor:
+        """Map value (B,) above which a pixel is called anomalous."""
+        return self._threshold("pixel_threshold", category)
+
+    def _threshold(self, name: str, category: Tensor) -> Tensor:
+        if name not in self.calibration:
+            return torch.full(category.shape, math.nan, device=category.device)
+        return self.calibration[name].to(category.device)[category]
+
+    def category_of(self, batch: Any) -> Tensor:
+        """The detector's own index (B,) of each image's category, -1 where it knows none."""
+        known = [self._category_index.get(i, -1) for i in batch["category"].tolist()]
+        return torch.tensor(known, device=batch["image"].device)
+
+    def load_pretrained(self) -> None:
+        """Load published weights into the parts that come with some."""
+        for part in self.children():
+            if hasattr(part, "load_pretrained"):
+                part.load_pretrained()
+
+    def enter_phase(self, name: str) -> None:
+        """Let only that phase's parts require gradients and train."""
+        self.phase = name
+        self.requires_grad_(False)
+        for part in self.trained():
+            part.requires_grad_(True)
+        self.train()
+
+    def train(self, mode: bool = True) -> "AnomalyDetector":
+        """Set the mode of the parts that train in this phase; what is frozen stays in eval mode."""
+        super().train(False)
+        self.training = mode
+        for part in self.trained() if self.phase else []:
+            part.train(mode)
+        return self
+
+    def prepare_inference(self) -> None:
+        """Lay weights out for speed: channels last won in inference on every device measured."""
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    # Lightning's hooks.
+
+    def setup(self, stage: str) -> None:
+        """Learn the data's categories; a model that trains without the CLI enters its phase."""
+        self.match_categories(self.trainer.datamodule.categories, stage)  # type: ignore[attr-defined]
+        if stage == "fit" and not self.phase:
+            self.load_pretrained()
+            self.enter_phase(self.phases()[0].name)
+
+    def match_categories(self, categories: list[str], stage: str) -> None:
+        """Map the data's categories to the detector's own, or refuse categories it never saw."""
+        self.categories = self.categories or list(categories)
+        unknown = sorted(set(categories) - set(self.categories))
+        if unknown and stage != "predict":
+            raise ValueError(
+                f"the checkpoint was trained on {self.categories}, the data has {unknown} too: "
+                "set data.category to what it was trained on, or train on these categories"
+            )
+        own = {name: i for i, name in enumerate(self.categories)}
+        self._category_index = {i: own.get(name, -1) for i, name in enumerate(categories)}
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """One step of the current phase."""
+        loss = self.loss(batch["image"], self.category_of(batch))
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} in phase '{self.phase}', epoch {self.current_epoch}, "
+                f"step {self.global_step}: lower the learning rate or train in 32-true precision; "
+                "finished phases are kept, the same command goes on from the last checkpoint"
+            )
+        self.log(f"{self.phase}/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """The loss on held-out normal images, with the same noise in every epoch."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(batch_idx)
+            loss = self.loss(batch["image"], self.category_of(batch))
+        size = len(batch["image"])
+        self.log(f"{self.phase}/val_loss", loss, prog_bar=True, sync_dist=True, batch_size=size)
+
+    def test_step(self, batch: Any, batch_idx: int) -> Detection:
+        """Score a batch; callbacks do the rest."""
+        return self.detect(batch["image"], self.category_of(batch))
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Detection:
+        """Score a batch; callbacks do the rest."""
+        return self.detect(batch["image"], self.category_of(batch))
+
+    def on_test_start(self) -> None:
+        """Prepare for speed."""
+        self.prepare_inference()
+
+    def on_predict_start(self) -> None:
+        """Prepare for speed."""
+        self.prepare_inference()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the method and its categories; leave out what only the final checkpoint holds."""
+        checkpoint["method"] = type(self).__name__
+        checkpoint["categories"] = self.categories
+        for key in (
+            "state_dict",
+            "current_model_state",
+        ):  # the second is written by weight averaging
+            if key in checkpoint:
+                checkpoint[key] = self.without_kept_once(checkpoint[key])
+
+    def without_kept_once(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict less the frozen parts that only the final checkpoint holds."""
+        prefixes = tuple(f"{name}." for name in self.kept_once)
+        return {key: value for key, value in state.items() if not key.startswith(prefixes)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check the method; take over the categories and the parts that were left out."""
+        method = checkpoint.get("method", "another program")
+        if method != type(self).__name__:
+            raise ValueError(
+                f"the checkpoint is of {method}, the configuration of {type(self).__name__}: "
+                "give the checkpoint's own config.yaml, or no --config at all"
+            )
+        self.categories = list(checkpoint["categories"])
+        own = self.state_dict()
+        for key in ("state_dict", "current_model_state"):
+            if key in checkpoint:
+                kept = {k: v for k, v in own.items() if k not in self.without_kept_once(own)}
+                checkpoint[key] = {**kept, **checkpoint[key]}

@@ -1,0 +1,157 @@
+"""A whole experiment: train each phase, calibrate, test; and go on where an earlier run stopped.
+
+What a run has finished is written in its folder: ``<phase>.ckpt`` after each phase, ``final.ckpt``
+after calibration. A checkpoint is either whole or absent, so a run may be killed at any moment
+and the same command goes on from the last finished epoch.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from lightning_ad.calibration import calibrate
+from lightning_ad.detector import AnomalyDetector, Phase
+
+MakeTrainer = Callable[[Phase | str], Trainer]
+"""Builds the Trainer of a phase, or one to ``calibrate`` or ``test``."""
+
+
+class RunFolder:
+    """Where a run keeps its checkpoints and results."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def final(self) -> Path:
+        """The self-sufficient checkpoint: weights, calibration, categories, configuration."""
+        return self.path / "final.ckpt"
+
+    @property
+    def resume(self) -> Path:
+        """Folder of the last epoch's checkpoint of an unfinished phase, with optimizer state."""
+        return self.path / "resume"
+
+    def finished(self, phase: Phase) -> Path:
+        """Weights at the end of a phase."""
+        return self.path / f"{phase.name}.ckpt"
+
+    def unfinished(self, phase: Phase) -> Path:
+        """The last epoch's checkpoint of a phase."""
+        return self.resume / f"{phase.name}.ckpt"
+
+
+def run_experiment(
+    detector: AnomalyDetector,
+    datamodule: LightningDataModule,
+    make_trainer: MakeTrainer,
+    run: RunFolder,
+    config: str,
+) -> None:
+    """Train, calibrate and test ``detector``, skipping what ``run`` has finished.
+
+    ``config`` is the YAML that `lightning_ad.cli.load_detector` needs to build the detector again.
+    """
+    detector.match_categories(datamodule.categories, "fit")  # type: ignore[attr-defined]
+    if run.final.exists():
+        rank_zero_info(f"{run.final} is complete: going on to its test")
+    else:
+        _train(detector, datamodule, make_trainer, run)
+        _calibrate(detector, datamodule, make_trainer, run, config)
+    make_trainer("test").test(detector, datamodule, ckpt_path=str(run.final), verbose=False)
+
+
+def _train(
+    detector: AnomalyDetector,
+    datamodule: LightningDataModule,
+    make_trainer: MakeTrainer,
+    run: RunFolder,
+) -> None:
+    detector.load_pretrained()
+    phases = detector.phases()
+    for number, phase in enumerate(phases, 1):
+        title = f"phase {number} of {len(phases)}, '{phase.name}'"
+        if run.finished(phase).exists():
+            rank_zero_info(f"{title}: finished before, weights from {run.finished(phase)}")
+            load_weights(detector, run.finished(phase))
+            continue
+        last = run.unfinished(phase)
+        rank_zero_info(f"{title}: {f'going on from {last}' if last.exists() else 'starting'}")
+        detector.enter_phase(phase.name)
+        trainer = make_trainer(phase)
+        trainer.fit(detector, datamodule, ckpt_path=str(last) if last.exists() else None)
+        save_weights(trainer, detector, run.finished(phase))
+        if trainer.is_global_zero:
+            last.unlink(missing_ok=True)
+        trainer.strategy.barrier()
+
+
+def _calibrate(
+    detector: AnomalyDetector,
+    datamodule: LightningDataModule,
+    make_trainer: MakeTrainer,
+    run: RunFolder,
+    config: str,
+) -> None:
+    rank_zero_info("calibrating on held-out normal images")
+    detector.phase = ""
+    detector.requires_grad_(False)
+    trainer = make_trainer("calibrate")
+    datamodule.trainer = trainer
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    calibrate(detector, trainer, datamodule)
+    save_weights(trainer, detector, run.final, config)
+
+
+def save_weights(
+    trainer: Trainer, detector: AnomalyDetector, path: Path, config: str | None = None
+) -> None:
+    """Write the detector's weights once, from the first process, whole or not at all.
+
+    With ``config`` the checkpoint is self-sufficient: it also holds the frozen parts that phases
+    leave out, and the configuration.
+    """
+    if trainer.is_global_zero:
+        checkpoint = detector_checkpoint(detector, config)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        torch.save(checkpoint, partial)
+        partial.replace(path)
+    trainer.strategy.barrier()
+
+
+def detector_checkpoint(detector: AnomalyDetector, config: str | None) -> dict[str, Any]:
+    """The content of a checkpoint of ours, as Lightning reads it (see `save_weights`)."""
+    checkpoint: dict[str, Any] = {
+        "pytorch-lightning_version": lightning.__version__,
+        "epoch": 0,
+        "global_step": 0,
+        "state_dict": detector.state_dict(),
+    }
+    if config is None:
+        detector.on_save_checkpoint(checkpoint)
+    else:
+        checkpoint |= {"method": type(detector).__name__, "categories": detector.categories}
+        checkpoint["config"] = config
+    return checkpoint
+
+
+def load_weights(detector: AnomalyDetector, path: Path) -> None:
+    """Load a checkpoint written by `save_weights` into a detector of the same method."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} is no readable checkpoint of lightning_ad: {error}") from error
+    detector.on_load_checkpoint(checkpoint)
+    detector.load_state_dict(checkpoint["state_dict"])

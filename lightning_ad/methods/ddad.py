@@ -1,0 +1,193 @@
+"""DDAD: denoising diffusion anomaly detection with conditioned reconstruction.
+
+Mousakhan, Brox, Tayyub, "Anomaly Detection with Conditioned Denoising Diffusion Models",
+arXiv 2305.15956. A pixel-space diffusion model learns normal images. At test time an image is
+noised part of the way and denoised while being pulled towards itself, which keeps its normal
+content and loses its defects. Pixel and feature distances between the two make the anomaly map;
+the feature extractor is first adapted to the normal images.
+
+What differs from the authors' code: the ratio that balances both distances comes from held-out
+normal images instead of the batch under test, the full frame is scored, the extractor keeps its
+batch statistics while it is adapted, and noise is seeded by each image's own pixels.
+`experiments/published/` has the authors' protocol.
+"""
+
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, AdamW, Optimizer
+
+from lightning_ad import diffusion, maps
+from lightning_ad.adaptation import adaptation_loss
+from lightning_ad.detector import AnomalyDetector, Phase
+
+OptimizerFactory = Callable[[Iterable], Optimizer]
+
+
+class DDAD(AnomalyDetector):
+    """Conditioned denoising with an adapted feature extractor.
+
+    Args:
+        denoiser: network eps(xt, t), see `lightning_ad.networks.PixelUNet`.
+        features: pretrained pyramid, see `lightning_ad.networks.FeaturePyramid`.
+        guidance: weight w of the pull towards the image; one number, or one per category by name.
+        level: timestep T' that an image is noised to.
+        steps: network calls from there back to 0 (``level`` is a multiple).
+        eta: randomness of the sampler, 1 as published, 0 for none.
+        pixel_weight: v, weight of the pixel distance once both distances are on one scale.
+        scored_layers: how many of the pyramid's deepest layers are compared.
+        blur: sigma in pixels of the Gaussian that smooths the map.
+        adaptation_epochs: length of the extractor's adaptation, or by category; 0 skips it.
+        adaptation_guidance: w while adapting.
+        preservation: lambda, how strongly adaptation holds on to the pretrained features.
+        optimizer: of the denoiser; published: Adam with L2 0.05 beside a summed loss.
+        adaptation_optimizer: of the extractor.
+        false_alarm_rate: see `AnomalyDetector`.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        features: nn.Module,
+        guidance: float | dict[str, float] = 3.0,
+        level: int = 250,
+        steps: int = 10,
+        eta: float = 1.0,
+        pixel_weight: float = 1.0,
+        scored_layers: int = 2,
+        blur: float = 4.0,
+        adaptation_epochs: int | dict[str, int] = 4,
+        adaptation_guidance: float = 3.0,
+        preservation: float = 0.1,
+        optimizer: OptimizerFactory = lambda p: Adam(p, lr=3e-4, weight_decay=0.05),
+        adaptation_optimizer: OptimizerFactory = lambda p: AdamW(p, lr=1e-4),
+        false_alarm_rate: float = 0.01,
+    ) -> None:
+        super().__init__(false_alarm_rate)
+        self.denoiser, self.features = denoiser, features
+        self.guidance, self.level, self.steps, self.eta = guidance, level, steps, eta
+        self.pixel_weight, self.scored_layers, self.blur = pixel_weight, scored_layers, blur
+        self.adaptation_epochs, self.adaptation_guidance = adaptation_epochs, adaptation_guidance
+        self.preservation = preservation
+        self.optimizer, self.adaptation_optimizer = optimizer, adaptation_optimizer
+        schedule = diffusion.linear_schedule(1000, 1e-4, 0.02)
+        self.register_buffer("alpha_bar", schedule.float(), persistent=False)
+        self.alpha_bar: Tensor
+        self._frozen_features: list[nn.Module] = []  # a list keeps it out of the checkpoint
+
+    # Training.
+
+    def phases(self) -> list[Phase]:
+        """Train the denoiser, then adapt the extractor."""
+        epochs = round(
+            _for_category(self.adaptation_epochs, self.categories, "adaptation_epochs")[-1]
+        )
+        return [Phase("denoise"), *([Phase("adapt", epochs)] if epochs else [])]
+
+    def trained(self) -> list[nn.Module]:
+        """The denoiser, or the extractor."""
+        return [self.features if self.phase == "adapt" else self.denoiser]
+
+    def enter_phase(self, name: str) -> None:
+        """Keep a copy of the extractor as it was before its adaptation."""
+        super().enter_phase(name)
+        self._frozen_features = []
+        if name == "adapt":
+            self._frozen_features = [deepcopy(self.features).eval().requires_grad_(False)]
+
+    def configure_optimizers(self) -> Optimizer:
+        """One optimizer per phase."""
+        make = self.adaptation_optimizer if self.phase == "adapt" else self.optimizer
+        return make([p for part in self.trained() for p in part.parameters()])
+
+    def loss(self, image: Tensor, category: Tensor) -> Tensor:
+        """Loss of the current phase."""
+        if self.phase == "adapt":
+            return self.adapt_loss(image)
+        t = torch.randint(len(self.alpha_bar), (len(image),), device=image.device)
+        return self.denoise_loss(image, t, torch.randn_like(image))
+
+    def denoise_loss(self, image: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Squared error of the predicted noise, summed over an image, averaged over the batch."""
+        xt = diffusion.add_noise(image, noise, self.alpha_bar, t)
+        return (self.denoiser(xt, t) - noise).square().sum((1, 2, 3)).mean()
+
+    def adapt_loss(self, image: Tensor) -> Tensor:
+        """Make reconstructions of one half of the batch, guided to the other, look like it."""
+        half = len(image) // 2
+        if not half:
+            raise ValueError(
+                "adaptation pairs images of a batch: data.batch_size must be 2 or more"
+            )
+        target, start = image[:half], image[half : 2 * half]
+        frozen = self._frozen_features[0].to(self.device)
+        with torch.no_grad():
+            guidance = torch.full((half,), self.adaptation_guidance, device=self.device)
+            reconstruction = self.reconstruct(
+                start, target, guidance, lambda: torch.randn_like(start)
+            )
+            both = torch.cat([reconstruction, target])
+            frozen_reconstruction, frozen_target = _halves(frozen(both))
+        reconstructed, targeted = _halves(self.features(both))
+        return adaptation_loss(
+            reconstructed, targeted, frozen_reconstruction, frozen_target, self.preservation
+        )
+
+    # Detection.
+
+    def reconstruct(
+        self, image: Tensor, target: Tensor, guidance: Tensor, noise: diffusion.Noise
+    ) -> Tensor:
+        """Noise ``image`` (B, 3, H, W) to the level and denoise it towards ``target``."""
+        level = torch.full((len(image),), self.level, device=image.device)
+        return diffusion.ddim_reverse(
+            self.denoiser,
+            diffusion.add_noise(image, noise(), self.alpha_bar, level),
+            diffusion.evenly_spaced(level, self.steps),
+            self.alpha_bar,
+            self.eta,
+            noise,
+            diffusion.guide_towards(target, self.alpha_bar, guidance),
+        )
+
+    def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Pixel distance (eq. 9) and feature distance (eq. 10) to the guided reconstruction."""
+        weights = _for_category(self.guidance, self.categories, "guidance")
+        guidance = torch.tensor(weights, device=image.device)[category]
+        noise = diffusion.seeded_noise(image)
+        reconstruction = self.reconstruct(image, image, guidance, noise)
+        pyramid = self.features(torch.cat([reconstruction, image]))[-self.scored_layers :]
+        size = (image.shape[-2], image.shape[-1])
+        return reconstruction, {
+            "pixel": maps.pixel_distance(reconstruction, image),
+            "feature": maps.feature_distance(*_halves(pyramid), size, pool=3),
+        }
+
+    def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
+        """D = D_f + v ratio D_p, blurred (eq. 11)."""
+        ratio = self.calibration["ratio"].to(category.device)
+        weighted = self.pixel_weight * ratio * parts["pixel"]
+        return maps.gaussian_blur(parts["feature"] + weighted, self.blur)
+
+    def calibrate(self, extremes: dict[str, Tensor]) -> None:
+        """The scale that makes pixel distances as large as feature distances on normal images."""
+        pixel, feature = (extremes[f"{part}_max"].double().mean() for part in ("pixel", "feature"))
+        self.calibration["ratio"] = (feature / pixel.clamp(min=1e-12)).float()
+
+
+def _halves(pyramid: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    pairs = [layer.chunk(2) for layer in pyramid]
+    return [first for first, _ in pairs], [second for _, second in pairs]
+
+
+def _for_category(value: float | dict[str, float], categories: list[str], name: str) -> list[float]:
+    """The setting of each category, and for images of no known category the mean of them."""
+    if not isinstance(value, dict):
+        return [value] * (len(categories) + 1)
+    missing = [category for category in categories if category not in value]
+    if missing:
+        raise ValueError(f"model.{name} has no entry for {missing}: it names {sorted(value)}")
+    values = [value[category] for category in categories]
+    return [*values, sum(values) / len(values)]
