@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from lightning_ad import diffusion, maps
-from lightning_ad.adaptation import adaptation_loss
+from lightning_ad.adaptation import adaptation_loss, halves
 from lightning_ad.detector import AnomalyDetector, Phase
+from lightning_ad.settings import per_category
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 
@@ -82,7 +83,7 @@ class DDAD(AnomalyDetector):
     def phases(self) -> list[Phase]:
         """Train the denoiser, then adapt the extractor."""
         epochs = round(
-            _for_category(self.adaptation_epochs, self.categories, "adaptation_epochs")[-1]
+            per_category(self.adaptation_epochs, self.categories, "adaptation_epochs")[-1]
         )
         return [Phase("denoise"), *([Phase("adapt", epochs)] if epochs else [])]
 
@@ -129,8 +130,8 @@ class DDAD(AnomalyDetector):
                 start, target, guidance, lambda: torch.randn_like(start)
             )
             both = torch.cat([reconstruction, target])
-            frozen_reconstruction, frozen_target = _halves(frozen(both))
-        reconstructed, targeted = _halves(self.features(both))
+            frozen_reconstruction, frozen_target = halves(frozen(both))
+        reconstructed, targeted = halves(self.features(both))
         return adaptation_loss(
             reconstructed, targeted, frozen_reconstruction, frozen_target, self.preservation
         )
@@ -154,7 +155,7 @@ class DDAD(AnomalyDetector):
 
     def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Pixel distance (eq. 9) and feature distance (eq. 10) to the guided reconstruction."""
-        weights = _for_category(self.guidance, self.categories, "guidance")
+        weights = per_category(self.guidance, self.categories, "guidance")
         guidance = torch.tensor(weights, device=image.device)[category]
         noise = diffusion.seeded_noise(image)
         reconstruction = self.reconstruct(image, image, guidance, noise)
@@ -162,7 +163,7 @@ class DDAD(AnomalyDetector):
         size = (image.shape[-2], image.shape[-1])
         return reconstruction, {
             "pixel": maps.pixel_distance(reconstruction, image),
-            "feature": maps.feature_distance(*_halves(pyramid), size, pool=3),
+            "feature": maps.feature_distance(*halves(pyramid), size, pool=3),
         }
 
     def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
@@ -175,19 +176,3 @@ class DDAD(AnomalyDetector):
         """The scale that makes pixel distances as large as feature distances on normal images."""
         pixel, feature = (extremes[f"{part}_max"].double().mean() for part in ("pixel", "feature"))
         self.calibration["ratio"] = (feature / pixel.clamp(min=1e-12)).float()
-
-
-def _halves(pyramid: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    pairs = [layer.chunk(2) for layer in pyramid]
-    return [first for first, _ in pairs], [second for _, second in pairs]
-
-
-def _for_category(value: float | dict[str, float], categories: list[str], name: str) -> list[float]:
-    """The setting of each category, and for images of no known category the mean of them."""
-    if not isinstance(value, dict):
-        return [value] * (len(categories) + 1)
-    missing = [category for category in categories if category not in value]
-    if missing:
-        raise ValueError(f"model.{name} has no entry for {missing}: it names {sorted(value)}")
-    values = [value[category] for category in categories]
-    return [*values, sum(values) / len(values)]
