@@ -97,8 +97,8 @@ def _sides(image_size: int, levels: int) -> list[int]:
     factor = 2 ** (levels - 1)
     if image_size % factor:
         raise ValueError(
-            f"image_size {image_size} cannot be halved {levels - 1} times: with {levels} multipliers it must"
-            f" be divisible by {factor}"
+            f"image_size {image_size} cannot be halved {levels - 1} times: with {levels}"
+            f" multipliers it must be divisible by {factor}"
         )
     return [image_size >> level for level in range(levels)]
 
