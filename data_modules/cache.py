@@ -1,0 +1,195 @@
+"""Decoded images on disk: a PNG is decoded once, not once an epoch.
+
+Decoding a 1024-pixel PNG costs more than a training step on a large GPU. Each split of a category
+becomes one folder with `images.npy`, uint8 at training size, and `masks.npy`, mapped into memory
+and so shared by all workers and processes. The folder's name holds a hash of everything that
+decides the pixels: files, their sizes and modification times, resizing, mask rule and `FORMAT`.
+It is written under another name and renamed when complete, so what a killed process leaves is
+never read. It may be removed whenever nothing runs.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
+
+from data_modules.check import check_files
+from data_modules.images import MaskRule, Pixels, load
+from data_modules.problems import DataError, ImageError, Problem, raise_any
+from data_modules.records import Record
+
+FORMAT = 1  # raise it whenever the same files would give other pixels
+logger = logging.getLogger(__name__)
+
+
+def user_cache_dir() -> Path:
+    """`lightning_ad` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightning_ad"
+
+
+class Shelf:
+    """Decoded images of one category and split."""
+
+    def __init__(
+        self, directory: Path, name: str, records: Sequence[Record], size: int, rule: MaskRule
+    ) -> None:
+        self.records = records
+        self.size = size
+        self.rule = rule
+        self.folder = directory / f"{name}-{size}-{self._key()[:16]}"
+        self.masked = [record for record in records if record.label and record.masks]
+        self.rows = {str(record.image): row for row, record in enumerate(records)}
+        self.mask_rows = {str(record.image): row for row, record in enumerate(self.masked)}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each file of the folder."""
+        square = (self.size, self.size)
+        return {"images": (len(self.records), *square, 3), "masks": (len(self.masked), *square)}
+
+    @property
+    def n_bytes(self) -> int:
+        """Size on disk."""
+        return sum(int(np.prod(shape)) for shape in self.shapes.values())
+
+    def is_complete(self) -> bool:
+        """Whether the folder can be read; a file cut short or of another shape does not count."""
+        try:
+            return all(
+                np.load(self.folder / f"{file}.npy", mmap_mode="r").shape == shape
+                for file, shape in self.shapes.items()
+            )
+        except (OSError, ValueError):
+            return False
+
+    @cached_property
+    def maps(self) -> tuple[Pixels, Pixels]:
+        """Images and masks, mapped into memory by whoever reads first in each process."""
+        images, masks = (
+            np.load(self.folder / f"{file}.npy", mmap_mode="r") for file in self.shapes
+        )
+        return images, masks
+
+    def load(self, record: Record) -> tuple[Pixels, Pixels]:
+        """Image and mask of a record, as `images.load` decodes them."""
+        images, masks = self.maps
+        row = self.mask_rows.get(str(record.image))
+        image = np.array(images[self.rows[str(record.image)]])
+        return image, np.zeros(image.shape[:2], np.uint8) if row is None else np.array(masks[row])
+
+    def build(self, progress: Progress) -> list[Problem]:
+        """Decode into a temporary folder and rename it; the files that could not be decoded."""
+        lock = self.folder.with_suffix(".lock")
+        with FileLock(lock):
+            if self.is_complete():
+                return []
+            for left_over in self.folder.parent.glob(f"{self.folder.name}.*.partial"):
+                shutil.rmtree(left_over)
+            partial = Path(tempfile.mkdtemp(".partial", f"{self.folder.name}.", self.folder.parent))
+            problems = self._write(partial, progress)
+            if problems:
+                shutil.rmtree(partial)
+                return problems
+            shutil.rmtree(self.folder, ignore_errors=True)
+            partial.rename(self.folder)
+            return []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker that is not forked maps the files itself instead of being sent their content."""
+        return {name: value for name, value in vars(self).items() if name != "maps"}
+
+    def _write(self, folder: Path, progress: Progress) -> list[Problem]:
+        images, masks = (
+            np.lib.format.open_memmap(folder / f"{file}.npy", "w+", np.uint8, shape)
+            for file, shape in self.shapes.items()
+        )
+
+        def decode(row: int) -> Problem | None:
+            record = self.records[row]
+            try:
+                images[row], mask = load(record, self.size, self.rule)
+            except ImageError as error:
+                return error.problem
+            if str(record.image) in self.mask_rows:
+                masks[self.mask_rows[str(record.image)]] = mask
+            return None
+
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            found = progress.track(
+                pool.map(decode, range(len(self.records))),
+                len(self.records),
+                description=f"decoding {self.records[0].category} {self.records[0].split}",
+            )
+            problems = [problem for problem in found if problem]
+        images.flush()
+        masks.flush()
+        return problems
+
+    def _key(self) -> str:
+        files: list[tuple[str, int, int]] = []
+        for record in self.records:
+            for path in (record.image, *(record.masks if record.label else ())):
+                try:
+                    status = path.stat()
+                    files.append((str(path.absolute()), status.st_size, status.st_mtime_ns))
+                except FileNotFoundError:
+                    files.append((str(path.absolute()), -1, -1))
+        content = json.dumps([FORMAT, self.size, self.rule, files])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+class DecodedCache:
+    """Pixels of records from the cache; where it is not complete, it is filled first.
+
+    Raises DataError that lists every file that cannot be decoded, or says how much room is missing.
+    """
+
+    def __init__(
+        self, directory: Path, name: str, records: Sequence[Record], size: int, rule: MaskRule
+    ) -> None:
+        groups = defaultdict(list)
+        for record in records:
+            groups[record.category, record.split].append(record)
+        self.shelves = {
+            (category, split): Shelf(directory, f"{name}-{category}-{split}", group, size, rule)
+            for (category, split), group in groups.items()
+        }
+        missing = [shelf for shelf in self.shelves.values() if not shelf.is_complete()]
+        if missing:
+            directory.mkdir(parents=True, exist_ok=True)
+            check_files(name, [record for shelf in missing for record in shelf.records])
+            require_room(directory, missing)
+            with Progress(
+                *Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True)
+            ) as progress:
+                raise_any(name, [problem for shelf in missing for problem in shelf.build(progress)])
+
+    def __call__(self, record: Record) -> tuple[Pixels, Pixels]:
+        """Image and mask of a record."""
+        return self.shelves[record.category, record.split].load(record)
+
+
+def require_room(directory: Path, shelves: Iterable[Shelf]) -> None:
+    """Log how much will be written; raise DataError when the disk has less room."""
+    needed = sum(shelf.n_bytes for shelf in shelves)
+    free = shutil.disk_usage(directory).free
+    logger.info("decoded images: writing %.2f GB below %s", needed / 1e9, directory)
+    if needed > free:
+        raise DataError(
+            f"decoded images need {needed / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free on "
+            f"the disk of {directory}: point data.cache_dir to a larger one, or set data.cache "
+            "to false to decode in every epoch"
+        )

@@ -1,0 +1,150 @@
+"""From files to pixels: every image becomes 8-bit RGB, every mask 0/1, on purpose.
+
+OpenCV decodes. It hands back a half-grey picture for a truncated file without a word, so the end of
+each file is looked at first, and where it is not the expected one Pillow, which is strict, decides.
+Orientation tags are ignored, as masks are drawn on the pixels as stored.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network
+
+import albumentations as A
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from data_modules.problems import ImageError
+from data_modules.records import Record
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+MaskRule = Literal["half", "nonzero"]
+Pixels = NDArray[np.uint8]
+Values = NDArray[Any]
+
+# Images are read in parallel already, and OpenCV's own threads do not survive a fork.
+cv2.setNumThreads(0)
+
+
+def read_image(path: Path) -> Pixels:
+    """RGB image, uint8 (H, W, 3).
+
+    Grayscale is repeated, alpha is dropped, 16-bit values are divided by 257 (the full range maps
+    onto the full range, nothing is stretched). Raises ImageError naming the file.
+    """
+    pixels = _to_8_bit(_decode(path), path)
+    if pixels.ndim == 2:
+        return np.repeat(pixels[..., None], 3, axis=2)
+    return np.ascontiguousarray(pixels[..., 2::-1])  # from BGR or BGRA
+
+
+def read_mask(path: Path, rule: MaskRule = "half") -> Pixels:
+    """Mask, uint8 0/1 (H, W), binarised at its own resolution.
+
+    "half": above half of the largest value the file's type can hold; "nonzero": any value but 0,
+    for masks of class ids. Of a colour mask the largest channel counts, alpha does not.
+    """
+    values = _decode(path)
+    if values.ndim == 3:
+        values = values[..., :3].max(axis=2)
+    if rule == "nonzero":
+        return (values != 0).astype(np.uint8)
+    if values.dtype not in (np.uint8, np.uint16):
+        raise _unsupported(path, values)
+    return (values > np.iinfo(values.dtype).max // 2).astype(np.uint8)
+
+
+def load(record: Record, size: int, rule: MaskRule) -> tuple[Pixels, Pixels]:
+    """Image (size, size, 3) and mask (size, size) of a record, resized without keeping the ratio.
+
+    Images are averaged over areas when they shrink, masks take the nearest pixel. A normal image
+    has an all-zero mask. Raises ImageError when a file is broken or sizes differ.
+    """
+    image = read_image(record.image)
+    mask = np.zeros(image.shape[:2], np.uint8)
+    for path in record.masks if record.label else ():
+        part = read_mask(path, rule)
+        require_same_size(path, part.shape, mask.shape)
+        mask |= part
+    resized = A.Resize(
+        size,
+        size,
+        interpolation=cv2.INTER_LINEAR,
+        mask_interpolation=cv2.INTER_NEAREST_EXACT,
+        area_for_downscale="image",
+    )(image=image, mask=mask)
+    return resized["image"], resized["mask"]
+
+
+def require_same_size(path: Path, mask: tuple[int, ...], image: tuple[int, ...]) -> None:
+    """Raise ImageError when a mask's (height, width) is not its image's."""
+    if mask != image:
+        raise ImageError(
+            "mask of another size",
+            path,
+            f"{mask[1]}x{mask[0]} pixels, its image has {image[1]}x{image[0]}: export both alike",
+        )
+
+
+def looks_complete(head: bytes, tail: bytes, size: int) -> bool:
+    """Whether a file of `size` bytes ends as its format says; False only means: look closer."""
+    if head.startswith(b"\x89PNG"):
+        return tail[-8:-4] == b"IEND"
+    if head.startswith(b"\xff\xd8"):
+        return tail.endswith(b"\xff\xd9")
+    if head.startswith(b"BM"):
+        return int.from_bytes(head[2:6], "little") == size
+    return False
+
+
+def require_complete(path: Path) -> tuple[int, int]:
+    """(height, width) from the header; raises ImageError if the file is cut short."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 32))
+            tail = file.read()
+        with Image.open(path) as image:
+            if not looks_complete(head, tail, size):
+                image.load()
+            return image.height, image.width
+    except Exception as error:  # Pillow's plugins raise many types for broken files
+        raise ImageError("unreadable", path, _reason(error)) from error
+
+
+def _decode(path: Path) -> Values:
+    """Values as stored, (H, W) or (H, W, channels in OpenCV's order)."""
+    try:
+        data = path.read_bytes()
+        if not looks_complete(data[:32], data[-32:], len(data)):
+            with Image.open(path) as image:
+                image.load()
+        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except Exception as error:
+        raise ImageError("unreadable", path, _reason(error)) from error
+    if values is None:
+        raise ImageError("unreadable", path, "its content cannot be decoded")
+    return values
+
+
+def _to_8_bit(values: Values, path: Path) -> Pixels:
+    if values.dtype == np.uint16:
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if values.dtype != np.uint8:
+        raise _unsupported(path, values)
+    return values
+
+
+def _unsupported(path: Path, values: Values) -> ImageError:
+    detail = f"its pixels are {values.dtype}; expected 8- or 16-bit whole numbers"
+    return ImageError("unsupported", path, detail)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return f"not a complete image ({error})"

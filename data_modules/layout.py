@@ -1,0 +1,113 @@
+"""Listing of files: folders, images, and the tree that most data sets share.
+
+`<category>/train/good`, `<category>/test/<defect or good>`, `<category>/ground_truth/<defect>`.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from data_modules.images import IMAGE_SUFFIXES
+from data_modules.problems import WrongTreeError
+from data_modules.records import GOOD, Record, Split
+
+NORMAL_FOLDERS = ("good", "ok", "normal")
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name is an image's, in upper or lower case."""
+    return os.path.splitext(name)[1].casefold() in IMAGE_SUFFIXES and not name.startswith(".")  # noqa: PTH122
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Images directly in a folder, sorted; none when the folder does not exist."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return [folder / name for name in sorted(e.name for e in entries if is_image(e.name))]
+
+
+def images_below(folder: Path) -> Iterator[Path]:
+    """Images in a folder and in all folders below it, sorted within each."""
+    yield from images_in(folder)
+    for inner in folders_in(folder):
+        yield from images_below(inner)
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Folders directly in a folder, sorted, without hidden ones."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    return [folder / name for name in names]
+
+
+def pair_masks(images: list[Path], folder: Path, in_order: bool = False) -> list[Path]:
+    """The mask of each image: same stem, or stem + `_mask`; else where it would have to be.
+
+    With `in_order`, masks none of which bears an image's name are paired by their sorted order if
+    there are as many as images.
+    """
+    masks = images_in(folder)
+    by_stem = {mask.stem: mask for mask in masks}
+    found = [by_stem.get(image.stem) or by_stem.get(f"{image.stem}_mask") for image in images]
+    if in_order and not any(found) and len(masks) == len(images):
+        return masks
+    return [
+        mask or folder / f"{image.stem}_mask.png" for image, mask in zip(images, found, strict=True)
+    ]
+
+
+def has_train_or_test(folder: Path) -> bool:
+    """Whether a folder looks like a category of the shared tree."""
+    return (folder / "train").is_dir() or (folder / "test").is_dir()
+
+
+Pairing = Callable[[list[Path], Path], Iterable[Path | tuple[Path, ...]]]
+
+
+def train_test_records(folder: Path, category: str, pairing: Pairing = pair_masks) -> list[Record]:
+    """Records of one category in the shared tree; `pairing` finds the masks of defective images."""
+    records = []
+    for train in folders_in(folder / "train"):
+        if train.name in NORMAL_FOLDERS:
+            records += normal_records(images_in(train), "train", category)
+    for test in folders_in(folder / "test"):
+        images = images_in(test)
+        if test.name in NORMAL_FOLDERS:
+            records += normal_records(images, "test", category)
+        else:
+            masks = pairing(images, folder / "ground_truth" / test.name)
+            records += [
+                Record(image, mask, 1, "test", category, test.name)
+                for image, mask in zip(images, masks, strict=True)
+            ]
+    return records
+
+
+def normal_records(images: Iterable[Path], split: Split, category: str) -> list[Record]:
+    """Records of images without a defect."""
+    return [Record(image, None, 0, split, category, GOOD) for image in images]
+
+
+def find_categories(
+    root: Path, categories_in: Callable[[Path], list[str]], name: str, tree: str
+) -> list[str]:
+    """Categories in a root, or a WrongTreeError that says which folder looks right instead."""
+    if not root.is_dir():
+        raise WrongTreeError(f"{name}: there is no folder {root} (data.root); expected {tree}")
+    categories = categories_in(root)
+    if categories:
+        return categories
+    if not any(root.iterdir()):
+        raise WrongTreeError(f"{name}: the folder {root} (data.root) is empty; expected {tree}")
+    message = f"{name}: {root} (data.root) does not hold the data set; expected {tree}."
+    inner = folders_in(root)[:100]
+    nearby = [*inner, *(deeper for folder in inner for deeper in folders_in(folder)[:100])]
+    for folder in (*nearby, *root.resolve().parents[:3]):
+        if categories_in(folder):
+            side = "above" if folder in root.resolve().parents else "below"
+            message += f" The folder {folder}, {side} it, looks right: use that as data.root."
+            break
+    raise WrongTreeError(message)

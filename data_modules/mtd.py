@@ -1,0 +1,130 @@
+"""Magnetic-tile defects (Huang, Qiu, Yuan, The Visual Computer 2020).
+
+Images and masks of one kind of defect share a folder and differ in their endings. Sizes and aspect
+ratios vary; masks have grey values along edges. No split is published: the literature trains on
+80 % of the defect-free tiles, on a list of 761 names that goes back to DifferNet.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from data_modules.base import AnomalyDataModule, name_share
+from data_modules.dataset import Augmentation
+from data_modules.layout import folders_in, images_in
+from data_modules.problems import DataError
+from data_modules.records import GOOD, Counts, Record, Split
+
+NAME_LIST = "mtd_train_filenames.txt"
+FREE = "MT_Free"
+TRAIN_SHARE = 0.8
+
+
+class MTD(AnomalyDataModule):
+    """Magnetic tiles; `root` holds MT_Free/, MT_Blowhole/, ... The only category is `mtd`.
+
+    Args:
+        train_list: File with the names of the defect-free images to train on, one a line. If not
+            given, `mtd_train_filenames.txt` in or beside `root` is taken, and where there is none
+            a hash of each name picks 80 %.
+        root: Folder that holds the data set as its publisher ships it.
+        category: `mtd` or `all`.
+        image_size: Side of the square images in pixels; the aspect ratio is not kept.
+        batch_size: Training images per process and step.
+        eval_batch_size: Images per batch outside training; `batch_size` if not given.
+        num_workers: Processes that prepare batches.
+        val_fraction: Share of the training images held out for validation and calibration.
+        cache: Decode once into a memory-mapped file; false decodes anew in every epoch.
+        cache_dir: Folder for that file; `lightning_ad` in the user's cache folder if not given.
+        resize: Side in pixels to resize to before a crop of `image_size` is taken.
+        augment: What training images may undergo: `horizontal_flip`, `vertical_flip`,
+            `quarter_turns`; nothing if not given.
+        seed: Decides the order of training images and their augmentations.
+    """
+
+    tree = "MT_Free/Imgs, MT_Blowhole/Imgs, MT_Break/Imgs, MT_Crack/Imgs, ..."
+    published: ClassVar[dict[str, Counts]] = {"mtd": Counts(761, 191, 392)}
+
+    def __init__(
+        self,
+        root: str = "",
+        train_list: str | None = None,
+        category: str | list[str] = "all",
+        image_size: int = 256,
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        num_workers: int = 2,
+        val_fraction: float = 0.1,
+        cache: bool = True,
+        cache_dir: str | None = None,
+        resize: int | None = None,
+        augment: list[Augmentation] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            root,
+            category,
+            image_size,
+            batch_size,
+            eval_batch_size,
+            num_workers,
+            val_fraction,
+            cache,
+            cache_dir,
+            resize,
+            augment,
+            seed,
+        )
+        self.train_list = Path(train_list).expanduser() if train_list else None
+
+    def categories_in(self, root: Path) -> list[str]:
+        """`mtd`, where there is a folder MT_Free."""
+        return ["mtd"] if (root / FREE).is_dir() else []
+
+    def list_category(self, category: str) -> list[Record]:
+        """Records of all kinds of defect, and of the free tiles by `train_names`."""
+        records = []
+        for folder in folders_in(self.root):
+            if not folder.name.startswith("MT_"):
+                continue
+            files = images_in(folder / "Imgs")
+            masks = {file.stem: file for file in files if file.suffix.casefold() == ".png"}
+            for image in files:
+                if image in masks.values():
+                    continue
+                mask = masks.get(image.stem)
+                if folder.name == FREE:
+                    records.append(Record(image, mask, 0, self._split(image), category, GOOD))
+                else:
+                    mask = mask or image.with_suffix(".png")
+                    defect = folder.name.removeprefix("MT_").lower()
+                    records.append(Record(image, mask, 1, "test", category, defect))
+        return records
+
+    @cached_property
+    def train_names(self) -> frozenset[str] | None:
+        """Names of the images to train on, or None where no list is at hand.
+
+        Raises DataError naming the list when it, or an image it names, does not exist.
+        """
+        file = self.train_list
+        if file is None:
+            nearby = [self.root / NAME_LIST, self.root.absolute().parent / NAME_LIST]
+            file = next((path for path in nearby if path.is_file()), None)
+        if file is None:
+            return None
+        if not file.is_file():
+            raise DataError(f"MTD: there is no list of names {file} (data.train_list)")
+        names = frozenset(file.read_text().split())
+        absent = sorted(names - {image.name for image in images_in(self.root / FREE / "Imgs")})
+        if absent or not names:
+            raise DataError(
+                f"MTD: {len(absent)} of the {len(names)} names in {file} (data.train_list) are not "
+                f"in {self.root / FREE / 'Imgs'}, the first: {absent[:1]}"
+            )
+        return names
+
+    def _split(self, image: Path) -> Split:
+        if self.train_names is not None:
+            return "train" if image.name in self.train_names else "test"
+        return "train" if name_share(image.name) < TRAIN_SHARE else "test"

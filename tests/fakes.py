@@ -1,0 +1,225 @@
+"""Writes each data set's published layout in small, with the traps people lose days to.
+
+Images are smooth coloured textures with a bright square where the defect is; masks are exact.
+"""
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+VISA_COLUMNS = ("object", "split", "label", "image", "mask")
+
+
+def texture(seed: int, height: int, width: int) -> np.ndarray:
+    """Smooth coloured waves, uint8 (height, width, 3) in OpenCV's channel order."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / 16
+    waves = [np.sin(x + p) + np.cos(y + q) for p, q in generator.uniform(0, 0.6, size=(3, 2))]
+    noise = generator.normal(0, 2, size=(height, width, 3))
+    return np.clip(120 + 30 * np.stack(waves, axis=-1) + noise, 0, 255).astype(np.uint8)
+
+
+def defective(seed: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A texture with a square of a quarter of its side, and the square's mask (0/1)."""
+    image = texture(seed, height, width)
+    side = max(4, min(height, width) // 4)
+    generator = np.random.default_rng([seed, 1])
+    top, left = generator.integers(0, height - side), generator.integers(0, width - side)
+    mask = np.zeros((height, width), np.uint8)
+    mask[top : top + side, left : left + side] = 1
+    image[mask == 1] = (20, 240, 250)
+    return image, mask
+
+
+def write(path: Path, pixels: np.ndarray) -> Path:
+    """Write an image, whatever the case of its suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encoded, data = cv2.imencode(path.suffix.lower(), pixels)
+    assert encoded
+    path.write_bytes(data.tobytes())
+    return path
+
+
+def gray(pixels: np.ndarray) -> np.ndarray:
+    """Single-channel version of an image."""
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+
+
+def write_mvtec(
+    root: Path,
+    categories: tuple[str, ...] = ("bottle", "grid"),
+    train: int = 6,
+    good: int = 3,
+    bad: int = 3,
+    size: int = 48,
+) -> Path:
+    """MVTec AD: stems repeat in every folder; grid, screw and zipper are single-channel."""
+    for number, category in enumerate(categories):
+        single = category in ("grid", "screw", "zipper")
+        folder = root / category
+        for part, count in (("train/good", train), ("test/good", good)):
+            for index in range(count):
+                image = texture(1000 * number + 100 * len(part) + index, size, size)
+                write(folder / part / f"{index:03d}.png", gray(image) if single else image)
+        for index in range(bad):
+            image, mask = defective(1000 * number + 500 + index, size, size)
+            defect = ("broken", "contamination")[index % 2]
+            name = f"{index // 2:03d}"
+            write(folder / "test" / defect / f"{name}.png", gray(image) if single else image)
+            write(folder / "ground_truth" / defect / f"{name}_mask.png", mask * 255)
+    return root
+
+
+def write_mtd(root: Path, train: int = 8, good: int = 3, bad: int = 1, size: int = 40) -> Path:
+    """Magnetic tiles: `bad` of each kind, masks beside the images, sizes and ratios vary.
+
+    Writes the list of training names beside the root.
+    """
+    kinds = ("Blowhole", "Break", "Crack", "Fray", "Uneven")
+    names = []
+    for index in range(train + good):
+        shape = (size + 7 * (index % 4), size + 5 * (index % 3))
+        name = f"exp{index % 6 + 1}_num_{1000 + 37 * index}"
+        write(root / "MT_Free" / "Imgs" / f"{name}.jpg", gray(texture(index, *shape)))
+        write(root / "MT_Free" / "Imgs" / f"{name}.png", np.zeros(shape, np.uint8))
+        if index < train:
+            names.append(f"{name}.jpg")
+    for number, kind in enumerate(kinds):
+        for index in range(bad):
+            image, mask = defective(100 * number + index, size + 9 * number, size + 4 * index)
+            name = f"exp1_num_{9000 + 100 * number + index}"
+            write(root / f"MT_{kind}" / "Imgs" / f"{name}.jpg", gray(image))
+            write(root / f"MT_{kind}" / "Imgs" / f"{name}.png", with_grey_edge(mask))
+    (root.parent / "mtd_train_filenames.txt").write_text("\n".join(names) + "\n")
+    return root
+
+
+def with_grey_edge(mask: np.ndarray) -> np.ndarray:
+    """A 0/255 mask with a rim of small grey values, as lossy editing leaves it."""
+    rim = cv2.dilate(mask, np.ones((3, 3), np.uint8)) - mask
+    return mask * 255 + rim * 9
+
+
+def write_folder(
+    root: Path,
+    train: int = 6,
+    good: int = 3,
+    bad: int = 3,
+    size: int = 48,
+    masks: bool = True,
+) -> Path:
+    """Somebody's own images: train/good, test/<defect>, and ground_truth if there are `masks`."""
+    for part, count in (("train/good", train), ("test/good", good)):
+        for index in range(count):
+            write(root / part / f"part-{index}.jpg", texture(100 * len(part) + index, size, size))
+    for index in range(bad):
+        image, mask = defective(500 + index, size, size)
+        write(root / "test" / "dent" / f"part-{index}.JPG", image)
+        if masks:
+            write(root / "ground_truth" / "dent" / f"part-{index}.png", mask * 255)
+    return root
+
+
+def write_visa_raw(
+    root: Path,
+    categories: tuple[str, ...] = ("candle", "pcb1"),
+    train: int = 6,
+    good: int = 3,
+    bad: int = 3,
+    size: int = 48,
+) -> Path:
+    """VisA as downloaded: upper-case .JPG, masks of class ids, the split in a CSV file."""
+    rows = []
+    for number, category in enumerate(categories):
+        data = Path(category) / "Data"
+        for index in range(train + good):
+            image = data / "Images" / "Normal" / f"{index:04d}.JPG"
+            write(root / image, texture(1000 * number + index, size, size + 8))
+            split = "train" if index < train else "test"
+            rows.append((category, split, "normal", image.as_posix(), ""))
+        for index in range(bad):
+            pixels, mask = defective(1000 * number + 500 + index, size, size + 8)
+            image = data / "Images" / "Anomaly" / f"{index:03d}.JPG"
+            mask_path = data / "Masks" / "Anomaly" / f"{index:03d}.png"
+            write(root / image, pixels)
+            write(root / mask_path, mask * (1 + index % 3))
+            rows.append((category, "test", "anomaly", image.as_posix(), mask_path.as_posix()))
+        for extra in ("image_anno.csv",):
+            (root / category / extra).write_text("image,label,mask\n")
+    (root / "split_csv").mkdir()
+    with (root / "split_csv" / "1cls.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([VISA_COLUMNS, *rows])
+    return root
+
+
+def write_visa_converted(
+    root: Path,
+    categories: tuple[str, ...] = ("candle", "pcb1"),
+    train: int = 6,
+    good: int = 3,
+    bad: int = 3,
+    size: int = 48,
+) -> Path:
+    """VisA after the publisher's own conversion: MVTec's tree, but the images keep .JPG."""
+    for number, category in enumerate(categories):
+        for index in range(train + good):
+            part = "train" if index < train else "test"
+            image = texture(1000 * number + index, size, size + 8)
+            write(root / category / part / "good" / f"{index:04d}.JPG", image)
+        for index in range(bad):
+            image, mask = defective(1000 * number + 500 + index, size, size + 8)
+            write(root / category / "test" / "bad" / f"{index:03d}.JPG", image)
+            write(root / category / "ground_truth" / "bad" / f"{index:03d}.png", mask * 255)
+    return root
+
+
+def write_btad(
+    root: Path,
+    categories: tuple[str, ...] = ("01", "02", "03"),
+    train: int = 6,
+    good: int = 3,
+    bad: int = 3,
+    size: int = 48,
+    normal: str = "ok",
+) -> Path:
+    """BTAD: bmp and png by product, stems shared by ok and ko; 03 is not square."""
+    for number, category in enumerate(categories):
+        image_suffix = ".png" if category == "02" else ".bmp"
+        mask_suffix = ".bmp" if category == "03" else ".png"
+        shape = (size, size + size // 3) if category == "03" else (size, size)
+        for part, count in ((f"train/{normal}", train), (f"test/{normal}", good)):
+            for index in range(count):
+                image = texture(1000 * number + 100 * len(part) + index, *shape)
+                write(root / category / part / f"{index:04d}{image_suffix}", image)
+        for index in range(bad):
+            image, mask = defective(1000 * number + 500 + index, *shape)
+            write(root / category / "test" / "ko" / f"{index:04d}{image_suffix}", image)
+            truth = root / category / "ground_truth" / "ko"
+            write(truth / f"{index:04d}{mask_suffix}", mask * 255)
+    return root
+
+
+def write_dtd(
+    root: Path,
+    categories: tuple[str, ...] = ("Blotchy_099", "Mesh_114"),
+    train: int = 6,
+    good: int = 3,
+    bad: int = 3,
+    size: int = 48,
+    mask_name: str = "{stem}_mask",
+    defect: str = "bad",
+) -> Path:
+    """DTD-Synthetic: MVTec's tree; how masks are named differs between copies."""
+    for number, category in enumerate(categories):
+        for part, count in (("train/good", train), ("test/good", good)):
+            for index in range(count):
+                image = texture(1000 * number + 100 * len(part) + index, size, size)
+                write(root / category / part / f"{index:03d}.png", image)
+        for index in range(bad):
+            image, mask = defective(1000 * number + 500 + index, size, size)
+            write(root / category / "test" / defect / f"{index:03d}.png", image)
+            name = mask_name.format(stem=f"{index:03d}", index=index)
+            write(root / category / "ground_truth" / defect / f"{name}.png", mask * 255)
+    return root
