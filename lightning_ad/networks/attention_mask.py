@@ -1,0 +1,64 @@
+"""Where a denoiser looks: regions that draw the self-attention of its middle block.
+
+Self-attention guidance (Hong et al., ICCV 2023, arXiv 2210.00939, section 4.2) disturbs only what
+the network attends to. Attention is read from the outside, through a hook, so that a denoiser is
+the same network whether it is watched or not.
+"""
+
+from types import TracebackType
+from typing import Any
+
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
+from torch import Tensor
+
+from lightning_ad.networks.unet import DiffusionUNet
+
+
+class WatchedAttention:
+    """Context in which a U-Net's middle attention is followed from call to call.
+
+    Raises:
+        TypeError: if the denoiser has no middle block with self-attention.
+    """
+
+    def __init__(self, denoiser: object) -> None:
+        if not isinstance(denoiser, DiffusionUNet):
+            raise TypeError(
+                f"attention is read from the middle block of a DiffusionUNet, not of a"
+                f" {type(denoiser).__name__}: choose that denoiser or blur without attention"
+            )
+        self._attention: Attention = denoiser.unet.mid_block.attentions[0]
+        self._seen: Tensor | None = None
+
+    def __enter__(self) -> "WatchedAttention":
+        self._hook = self._attention.register_forward_pre_hook(self._watch)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._hook.remove()
+
+    def _watch(self, attention: Attention, inputs: tuple[Any, ...]) -> None:
+        self._seen = inputs[0]
+
+    def mask(self, threshold: float, size: tuple[int, int]) -> Tensor:
+        """Where positions of the last call drew more than ``threshold``, (B, 1, *size) of 0 and 1.
+
+        What a position draws is the sum over all queries of the mean over heads of its attention
+        weight: 1 on average over positions, and never 0.
+        """
+        if self._seen is None:
+            raise RuntimeError("the denoiser was not called since its attention is watched")
+        images, _, *side = self._seen.shape
+        tokens = self._attention.group_norm(self._seen.flatten(2)).transpose(1, 2)
+        query = self._attention.head_to_batch_dim(self._attention.to_q(tokens))
+        key = self._attention.head_to_batch_dim(self._attention.to_k(tokens))
+        weights = self._attention.get_attention_scores(query, key)  # (B * heads, queries, keys)
+        drawn = weights.unflatten(0, (images, -1)).mean(1).sum(1)
+        mask = (drawn > threshold).float().view(images, 1, *side)
+        return F.interpolate(mask, size, mode="nearest")
