@@ -7,6 +7,7 @@ account. YAML may use short class names and OmegaConf's ``${...}``, resolved aft
 
 import copy
 import itertools
+import logging
 import os
 import shutil
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 import yaml
+from jsonargparse import set_parsing_settings
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -27,7 +29,7 @@ from lightning_ad.callbacks import Evaluation, Panels, Predictions, Throughput
 from lightning_ad.callbacks.epoch_seed import EpochSeed
 from lightning_ad.detector import AnomalyDetector, Phase
 from lightning_ad.experiment import RunFolder, run_experiment
-from lightning_ad.tracking import choose_wandb_mode, describe_run
+from lightning_ad.tracking import describe_run
 
 IRRELEVANT_TO_RESULTS = ("root", "num_workers", "cache", "cache_dir", "eval_batch_size")
 """Data settings that a resumed run may change."""
@@ -68,6 +70,10 @@ class ExperimentCLI(LightningCLI):
         parser.add_lightning_class_args(Predictions, "predictions")
         parser.set_defaults({"data": "SyntheticTextures", "trainer.logger": False})
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; a checkpoint's own configuration makes them differ from the command line's."""
+        self.config = parser.parse_args(args)
+
     @property
     def settings(self) -> Any:
         """The parsed configuration of the subcommand."""
@@ -80,7 +86,6 @@ class ExperimentCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Settle what must be known before anything is built."""
-        choose_wandb_mode()
         self.settings.data.init_args.seed = self.settings.seed_everything
         if self.subcommand != "fit":
             self._choose_checkpoint()
@@ -223,6 +228,10 @@ def main(args: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if args is None else args)
     if arguments[:1] == ["doctor"]:
         sys.exit(doctor.main(arguments[1:]))
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    # In a subcommand's YAML, ${data...} means that subcommand's own data.
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     with tempfile.TemporaryDirectory() as folder:
         arguments = _with_checkpoints_own_config(arguments, Path(folder))
         ExperimentCLI(arguments)

@@ -5,6 +5,7 @@ after calibration. A checkpoint is either whole or absent, so a run may be kille
 and the same command goes on from the last finished epoch.
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,19 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_ad.calibration import calibrate
 from lightning_ad.detector import AnomalyDetector, Phase
 
 MakeTrainer = Callable[[Phase | str], Trainer]
 """Builds the Trainer of a phase, or one to ``calibrate`` or ``test``."""
+
+
+@rank_zero_only
+def announce(message: str) -> None:
+    """Tell the user, once however many processes run, what happens next."""
+    logging.getLogger(__name__).info(message)
 
 
 class RunFolder:
@@ -64,7 +71,7 @@ def run_experiment(
     """
     detector.match_categories(datamodule.categories, "fit")  # type: ignore[attr-defined]
     if run.final.exists():
-        rank_zero_info(f"{run.final} is complete: going on to its test")
+        announce(f"{run.final} is complete: going on to its test")
     else:
         _train(detector, datamodule, make_trainer, run)
         _calibrate(detector, datamodule, make_trainer, run, config)
@@ -82,11 +89,11 @@ def _train(
     for number, phase in enumerate(phases, 1):
         title = f"phase {number} of {len(phases)}, '{phase.name}'"
         if run.finished(phase).exists():
-            rank_zero_info(f"{title}: finished before, weights from {run.finished(phase)}")
+            announce(f"{title}: finished before, weights from {run.finished(phase)}")
             load_weights(detector, run.finished(phase))
             continue
         last = run.unfinished(phase)
-        rank_zero_info(f"{title}: {f'going on from {last}' if last.exists() else 'starting'}")
+        announce(f"{title}: {f'going on from {last}' if last.exists() else 'starting'}")
         detector.enter_phase(phase.name)
         trainer = make_trainer(phase)
         trainer.fit(detector, datamodule, ckpt_path=str(last) if last.exists() else None)
@@ -103,7 +110,7 @@ def _calibrate(
     run: RunFolder,
     config: str,
 ) -> None:
-    rank_zero_info("calibrating on held-out normal images")
+    announce("calibrating on held-out normal images")
     detector.phase = ""
     detector.requires_grad_(False)
     trainer = make_trainer("calibrate")

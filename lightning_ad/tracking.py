@@ -1,16 +1,16 @@
 """Weights & Biases that just works: offline without an account, one run per run folder."""
 
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
 import wandb
 
 
-def choose_wandb_mode() -> None:
-    """Go offline unless the user chose a mode or is logged in, so that nothing ever asks."""
-    if "WANDB_MODE" not in os.environ and not wandb.Settings().api_key and not wandb.api.api_key:
-        os.environ["WANDB_MODE"] = "offline"
+def is_offline() -> bool:
+    """Whether W&B should stay offline: the user chose no mode and is not logged in."""
+    return "WANDB_MODE" not in os.environ and not wandb.login(prompt=False, verify=False)
 
 
 def wandb_run_id(run_dir: Path) -> str:
@@ -18,7 +18,7 @@ def wandb_run_id(run_dir: Path) -> str:
     file = run_dir / "wandb_id"
     if not file.exists():
         run_dir.mkdir(parents=True, exist_ok=True)
-        file.write_text(wandb.util.generate_id())
+        file.write_text(secrets.token_hex(4))
     return file.read_text()
 
 
@@ -26,6 +26,7 @@ def describe_run(run_dir: Path, method: str, data: str, category: str) -> dict[s
     """Arguments of Lightning's WandbLogger: id, readable name, group and job type."""
     return {
         "save_dir": str(run_dir),
+        "mode": "offline" if is_offline() else None,
         "id": wandb_run_id(run_dir),
         "resume": "allow",
         "name": f"{method} {data} {category}",
