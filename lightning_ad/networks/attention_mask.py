@@ -47,10 +47,10 @@ class WatchedAttention:
         self._seen = inputs[0]
 
     def mask(self, threshold: float, size: tuple[int, int]) -> Tensor:
-        """Where positions of the last call drew more than ``threshold``, (B, 1, *size) of 0 and 1.
+        """Where positions drew more than ``threshold`` in the last call, (B, 1, *size) of bool.
 
-        What a position draws is the sum over all queries of the mean over heads of its attention
-        weight: 1 on average over positions, and never 0.
+        What a position draws is its attention weight, averaged over heads and summed over queries:
+        1 on average over all positions.
         """
         if self._seen is None:
             raise RuntimeError("the denoiser was not called since its attention is watched")
@@ -59,6 +59,6 @@ class WatchedAttention:
         query = self._attention.head_to_batch_dim(self._attention.to_q(tokens))
         key = self._attention.head_to_batch_dim(self._attention.to_k(tokens))
         weights = self._attention.get_attention_scores(query, key)  # (B * heads, queries, keys)
-        drawn = weights.unflatten(0, (images, -1)).mean(1).sum(1)
+        drawn = weights.float().unflatten(0, (images, -1)).mean(1).sum(1)
         mask = (drawn > threshold).float().view(images, 1, *side)
-        return F.interpolate(mask, size, mode="nearest")
+        return F.interpolate(mask, size, mode="nearest").bool()

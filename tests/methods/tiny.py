@@ -1,0 +1,48 @@
+"""The smallest networks a pixel method runs on, and images for them."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_ad.networks import DiffusionUNet
+
+SIZE = 16
+
+
+class TinyPyramid(nn.Module):
+    """Two layers of random features, with batch statistics as in a ResNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6))
+        self.second = nn.Sequential(nn.Conv2d(6, 8, 3, 2, 1), nn.BatchNorm2d(8))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        first = F.silu(self.first(image))
+        return [first, self.second(first)]
+
+
+def tiny_denoiser() -> DiffusionUNet:
+    torch.manual_seed(0)
+    denoiser = DiffusionUNet(SIZE, base=8, multipliers=(1, 2), attention_at=(8,), heads=2)
+    return denoiser.eval()
+
+
+def tiny_pyramid() -> TinyPyramid:
+    torch.manual_seed(1)
+    return TinyPyramid().eval()
+
+
+def images(count: int) -> Tensor:
+    """Images (count, 3, SIZE, SIZE) in [-1, 1]."""
+    return torch.rand(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2)) * 2 - 1
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of all parameters and buffers."""
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same_weights(module: nn.Module, before: dict[str, Tensor]) -> bool:
+    """Whether no parameter or buffer differs from ``before``."""
+    return all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
