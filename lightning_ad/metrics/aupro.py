@@ -1,0 +1,44 @@
+"""Area under the per-region-overlap curve, every defect counting the same whatever its size.
+
+The overlap of a threshold is the mean, over the 8-connected regions of the ground truth, of the
+share of the region that scores above it. Bergmann et al., "The MVTec Anomaly Detection Dataset",
+IJCV 2021, section 5.1.2. Written as a sum over pixels, a defective pixel weighs 1 / area of its
+region, so the curve needs counts per score only and no loop over thresholds or regions.
+"""
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_ad.metrics.ranking import area_to_limit
+
+# Weights are whole multiples of 2^-36, because integers add up to the same sum in any order:
+# room for 10^8 regions, and a region of 256 x 256 pixels is off by less than a millionth.
+REGION_WEIGHT = 2**36
+
+
+def region_weights(defective: Tensor) -> Tensor:
+    """Return the int64 weight REGION_WEIGHT / area of each defective pixel, in row-major order.
+
+    `defective` (N, H, W) is boolean; regions are 8-connected and never cross images.
+    """
+    weights = [torch.zeros(0, dtype=torch.long)]
+    for mask in defective[defective.flatten(1).any(1)].cpu().numpy():
+        _, region, statistics, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8))
+        weight = np.rint(REGION_WEIGHT / statistics[:, cv2.CC_STAT_AREA]).astype(np.int64)
+        weights.append(torch.from_numpy(weight[region[mask]]))
+    return torch.cat(weights).to(defective.device)
+
+
+def aupro(normal: Tensor, overlap: Tensor, fpr_limit: float) -> float:
+    """Return the area up to the false-positive rate `fpr_limit`, divided by the limit.
+
+    `normal` counts all normal pixels and `overlap` sums the region weights of the defective ones,
+    both (bins,) in ascending order of the score; NaN without either.
+    """
+    if not normal.any() or not overlap.any():
+        return float("nan")
+    false_positives, overlaps = normal.flip(0).cumsum(0), overlap.flip(0).cumsum(0)
+    fpr = false_positives.double() / false_positives[-1]
+    return area_to_limit(fpr, overlaps.double() / overlaps[-1], fpr_limit) / fpr_limit

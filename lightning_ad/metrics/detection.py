@@ -1,0 +1,95 @@
+"""All metrics of a test: per category, and their unweighted mean over the categories."""
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lightning_ad.metrics.histogram import require_finite
+from lightning_ad.metrics.image import ImageMetrics
+from lightning_ad.metrics.pixel import PixelMetrics
+
+IMAGE_METRICS = ("image_auroc", "image_auprc", "image_f1max")
+PIXEL_METRICS = ("pixel_auroc", "pixel_auprc", "pixel_f1max", "pixel_aupro")
+
+# Part of every fingerprint: goes up with each change that can move a number.
+METRICS_VERSION = 1
+
+
+class DetectionMetrics(nn.Module):
+    """Image and pixel metrics of every category, merged over processes when computed.
+
+    `pixel=False` is for data without masks; `fpr_limit` and `exact` are PixelMetrics' own.
+    """
+
+    def __init__(
+        self,
+        categories: Sequence[str],
+        fpr_limit: float = 0.3,
+        exact: bool = False,
+        pixel: bool = True,
+    ) -> None:
+        super().__init__()
+        self.categories = list(categories)
+        self.image = nn.ModuleList(ImageMetrics() for _ in self.categories)
+        self.pixel = nn.ModuleList(PixelMetrics(fpr_limit, exact) for _ in self.categories if pixel)
+
+    def update(
+        self,
+        anomaly_map: Tensor,
+        mask: Tensor,
+        score: Tensor,
+        label: Tensor,
+        category: Tensor,
+        paths: Sequence[str] | None = None,
+    ) -> None:
+        """Add a batch: maps and masks (B, 1, H, W), scores, labels and category indices (B,).
+
+        Raises ValueError naming the images (by `paths`, else by position) with non-finite scores,
+        or if the masks are not of the maps' size.
+        """
+        names = paths or [f"number {index} of the batch" for index in range(len(score))]
+        require_finite(score[:, None], names)
+        if self.pixel:
+            require_finite(anomaly_map, names)
+            if mask.shape != anomaly_map.shape:
+                expected, got = tuple(anomaly_map.shape), tuple(mask.shape)
+                raise ValueError(f"expected masks of the maps' shape {expected}, got {got}")
+        for index in category.unique().tolist():
+            chosen = category == index
+            self.image[index].update(score[chosen], label[chosen])
+            if self.pixel:
+                self.pixel[index].update(anomaly_map[chosen, 0], mask[chosen, 0])
+
+    def compute(self) -> dict[str, float]:
+        """Return `<category>/<metric>` and `mean/<metric>`; the mean leaves NaN out."""
+        results: dict[str, float] = {}
+        for index, category in enumerate(self.categories):
+            metrics = [self.image[index], *self.pixel[index : index + 1]]
+            for metric in metrics:
+                values = _compute_quietly(metric)
+                results |= {f"{category}/{name}": value for name, value in values.items()}
+        undefined = [key for key, value in results.items() if math.isnan(value)]
+        if undefined:
+            warn_undefined(undefined)
+        for name in IMAGE_METRICS + (PIXEL_METRICS if self.pixel else ()):
+            column = [results[f"{category}/{name}"] for category in self.categories]
+            results[f"mean/{name}"] = float(torch.tensor(column, dtype=torch.double).nanmean())
+        return results
+
+
+def warn_undefined(names: Sequence[str]) -> None:
+    """Warn once that metrics are undefined for want of normal or defective samples."""
+    warnings.warn(
+        f"undefined for want of normal or of defective samples, hence NaN: {', '.join(names)}",
+        stacklevel=3,
+    )
+
+
+def _compute_quietly(metric: ImageMetrics | PixelMetrics) -> dict[str, float]:
+    """Compute without torchmetrics' warning that this process alone saw no image of a category."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+        return metric.compute()

@@ -1,0 +1,32 @@
+"""Image metrics: how well the scores of images tell defective from normal ones."""
+
+from torch import Tensor
+
+from lightning_ad.metrics.histogram import DEFECTIVE, NORMAL, RankingMetric
+from lightning_ad.metrics.ranking import auroc, average_precision, f1_maximum
+
+
+def image_metrics(table: Tensor) -> dict[str, float]:
+    """Return the image metrics of a table (bins, 4) that counts images, NaN where undefined."""
+    normal, defective = table[:, NORMAL], table[:, DEFECTIVE]
+    return {
+        "image_auroc": auroc(normal, defective),
+        "image_auprc": average_precision(normal, defective),
+        "image_f1max": f1_maximum(normal, defective),
+    }
+
+
+class ImageMetrics(RankingMetric):
+    """Exact AUROC, AUPRC (average precision) and F1max of one score per image."""
+
+    def __init__(self) -> None:
+        super().__init__(max_bins=None)
+
+    def update(self, score: Tensor, label: Tensor) -> None:
+        """Add finite scores (B,), higher if more anomalous, and labels (B,), 1 if defective."""
+        defective = label.bool()
+        self.add(score.float(), defective, overlap=label.new_zeros(int(defective.sum())))
+
+    def compute(self) -> dict[str, float]:
+        """Return image_auroc, image_auprc and image_f1max, NaN where undefined."""
+        return image_metrics(self.merged())

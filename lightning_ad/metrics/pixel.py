@@ -1,0 +1,41 @@
+"""Pixel metrics: how well the scores of pixels tell defects from their surroundings."""
+
+from torch import Tensor
+
+from lightning_ad.metrics.aupro import aupro, region_weights
+from lightning_ad.metrics.histogram import MAX_BINS, RankingMetric
+from lightning_ad.metrics.ranking import auroc, average_precision, f1_maximum
+
+
+def pixel_metrics(table: Tensor, fpr_limit: float) -> dict[str, float]:
+    """Return the pixel metrics of a table (bins, 4) that counts pixels, NaN where undefined."""
+    _, normal, defective, overlap = table.unbind(1)
+    return {
+        "pixel_auroc": auroc(normal, defective),
+        "pixel_auprc": average_precision(normal, defective),
+        "pixel_f1max": f1_maximum(normal, defective),
+        "pixel_aupro": aupro(normal, overlap, fpr_limit),
+    }
+
+
+class PixelMetrics(RankingMetric):
+    """AUROC, AUPRC (average precision), F1max and AUPRO over all pixels of all images.
+
+    `fpr_limit` in (0, 1] ends the AUPRO integral; `exact` keeps every distinct score instead of a
+    bounded number of bins, at 32 bytes each.
+    """
+
+    def __init__(self, fpr_limit: float = 0.3, exact: bool = False) -> None:
+        if not 0 < fpr_limit <= 1:
+            raise ValueError(f"fpr_limit must lie in (0, 1], got {fpr_limit}")
+        super().__init__(max_bins=None if exact else MAX_BINS)
+        self.fpr_limit = fpr_limit
+
+    def update(self, anomaly_map: Tensor, mask: Tensor) -> None:
+        """Add finite maps (B, H, W) and masks (B, H, W), non-zero where defective."""
+        defective = mask.bool()
+        self.add(anomaly_map.float().flatten(), defective.flatten(), region_weights(defective))
+
+    def compute(self) -> dict[str, float]:
+        """Return pixel_auroc, pixel_auprc, pixel_f1max and pixel_aupro, NaN where undefined."""
+        return pixel_metrics(self.merged(), self.fpr_limit)

@@ -1,0 +1,173 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from lightning_ad.metrics import evaluate_maps
+from tests import reference
+
+NAMES = [
+    *("image_auroc", "image_auprc", "image_f1max"),
+    *("pixel_auroc", "pixel_auprc", "pixel_f1max", "pixel_aupro"),
+]
+
+
+def random_case(seed: int, images: int = 6, size: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    """Noise that is higher inside a few rectangles, some of which touch at a corner only."""
+    rng = np.random.default_rng(seed)
+    masks = np.zeros((images, size, size), bool)
+    for mask in masks[1:]:
+        for _ in range(rng.integers(1, 4)):
+            top, left, height, width = rng.integers(1, size // 2, 4)
+            mask[top : top + height, left : left + width] = True
+        mask[0, 0] = mask[1, 1] = True  # one region of two pixels, not two regions
+    maps = rng.standard_normal(masks.shape) + 0.8 * masks
+    return maps.astype(np.float32), masks
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_golden_values_of_real_defect_masks(shared, exact):
+    golden = np.load(shared / "golden" / "metrics.npz")
+    results = evaluate_maps(golden["maps"], golden["masks"], exact=exact)
+    tolerance = 1e-6 if exact else 1e-4
+    assert list(results) == NAMES
+    expected = {"pixel_auroc": "pixel_auroc", "pixel_auprc": "pixel_ap"}
+    expected |= {"image_auroc": "image_auroc", "image_auprc": "image_ap"}
+    for name, key in expected.items():
+        assert results[name] == pytest.approx(float(golden[key]), abs=tolerance)
+
+
+@pytest.mark.parametrize("fpr_limit", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("rounded", [False, True])
+def test_agrees_with_independent_references(fpr_limit, rounded):
+    maps, masks = random_case(1)
+    if rounded:  # many ties, also between normal and defective pixels
+        maps = np.round(maps * 3) / 3
+    results = evaluate_maps(maps, masks, fpr_limit=fpr_limit, exact=True)
+    pixels, truth = maps.ravel(), masks.ravel()
+    images, labels = maps.max((1, 2)), masks.any((1, 2))
+    expected = {
+        "image_auroc": roc_auc_score(labels, images),
+        "image_auprc": average_precision_score(labels, images),
+        "image_f1max": reference.f1_maximum(images, labels),
+        "pixel_auroc": roc_auc_score(truth, pixels),
+        "pixel_auprc": average_precision_score(truth, pixels),
+        "pixel_f1max": reference.f1_maximum(pixels, truth),
+        "pixel_aupro": reference.aupro(maps, masks, fpr_limit),
+    }
+    assert results == pytest.approx(expected, abs=1e-6)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+HARD = {
+    "plain": lambda x: x,
+    "negative": lambda x: x - 50,
+    "crowded": lambda x: 0.5 + 1e-4 * sigmoid(x),
+    "crowded beside zero": lambda x: np.where(x < 0, 0, 0.5 + 1e-4 * sigmoid(x)),
+    "saturated": lambda x: sigmoid(4 * x),
+    "twenty octaves": lambda x: np.exp(4 * x),
+    "denormal": lambda x: sigmoid(x) * 1e-39,
+    "outliers": lambda x: np.where(x > 4, 1e30, 0.7 + 1e-3 * x),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_bounded_form_equals_exact_form_on_hard_scores(name):
+    rng = np.random.default_rng(2)
+    masks = np.zeros((24, 128, 128), bool)  # 3 times as many pixels as bins
+    masks[::2, 20:50, 30:40] = masks[::4, 90:95, 5:100] = True
+    maps = rng.standard_normal(masks.shape) + 1.5 * masks
+    scores = HARD[name](maps).astype(np.float32)
+    bounded, exact = (evaluate_maps(scores, masks, exact=exact) for exact in (False, True))
+    assert bounded == pytest.approx(exact, abs=1e-4)
+    truth = masks.ravel()
+    assert bounded["pixel_auroc"] == pytest.approx(roc_auc_score(truth, scores.ravel()), abs=1e-4)
+    expected = average_precision_score(truth, scores.ravel())
+    assert bounded["pixel_auprc"] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("rescale", [sigmoid, np.exp, lambda x: x**3, lambda x: 100 * x + 7])
+def test_monotone_rescaling_changes_nothing(rescale):
+    maps, masks = random_case(3, images=8, size=48)
+    rescaled = rescale(maps.astype(np.float64))
+    assert evaluate_maps(rescaled, masks) == pytest.approx(evaluate_maps(maps, masks), abs=1e-4)
+
+
+def test_perfect_and_inverted_scores_outside_the_unit_interval():
+    _, masks = random_case(4)
+    perfect = evaluate_maps(np.where(masks, 100.0, -30.0), masks)
+    assert perfect == pytest.approx(dict.fromkeys(NAMES, 1.0), abs=1e-12)
+    inverted = evaluate_maps(np.where(masks, -30.0, 100.0), masks)
+    assert inverted["pixel_auroc"] == inverted["pixel_aupro"] == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, torch.float32])
+@pytest.mark.parametrize("mask_type", [bool, np.uint8, np.int64, np.float32])
+def test_accepts_arrays_and_tensors_of_any_type(dtype, mask_type):
+    maps, masks = random_case(5)
+    expected = evaluate_maps(maps.astype(np.float16), masks, exact=True)
+    given = masks.astype(mask_type) * mask_type(1 if mask_type in (bool, np.float32) else 200)
+    maps = maps.astype(np.float16)
+    values = torch.from_numpy(maps).to(dtype) if dtype is torch.float32 else maps.astype(dtype)
+    truth = torch.from_numpy(given) if dtype is torch.float32 else given
+    assert evaluate_maps(values, truth, exact=True) == expected
+
+
+def test_image_scores_and_labels_can_be_given():
+    maps, masks = random_case(6)
+    labels = np.array([0, 1, 0, 1, 0, 1])
+    scores = np.array([0.1, 0.9, 0.8, 0.7, 0.2, 0.6])
+    results = evaluate_maps(maps, masks, image_scores=scores, labels=labels)
+    assert results["image_auroc"] == pytest.approx(roc_auc_score(labels, scores))
+    assert results["image_auprc"] == pytest.approx(average_precision_score(labels, scores))
+
+
+def test_undefined_metrics_are_nan_with_one_warning():
+    maps, masks = random_case(7)
+    with pytest.warns(UserWarning, match="undefined") as caught:
+        results = evaluate_maps(maps, np.zeros_like(masks))
+    assert len(caught) == 1
+    assert all(np.isnan(value) for value in results.values())
+    with pytest.warns(UserWarning, match="image_auroc") as caught:
+        results = evaluate_maps(maps[1:], masks[1:])
+    assert np.isnan(results["image_auroc"]) and len(caught) == 1
+    assert 0.5 < results["pixel_auroc"] < 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate_maps(maps, masks)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_name_the_image(value):
+    maps, masks = random_case(8)
+    maps[4, 3, 2] = value
+    with pytest.raises(ValueError, match=r"anomaly_maps\[4\]"):
+        evaluate_maps(maps, masks)
+    scores = np.arange(6.0)
+    scores[2] = value
+    with pytest.raises(ValueError, match=r"image_scores\[2\]"):
+        evaluate_maps(np.zeros_like(maps), masks, image_scores=scores)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"anomaly_maps": np.zeros((2, 1, 8, 8))}, "anomaly_maps: expected .*N, H, W"),
+        ({"anomaly_maps": np.zeros((0, 8, 8)), "masks": np.zeros((0, 8, 8))}, "non-empty"),
+        ({"masks": np.zeros((2, 4, 8))}, r"masks: expected .*\(2, 8, 8\), got \(2, 4, 8\)"),
+        ({"masks": np.full((2, 8, 8), 0.3)}, "masks: .*0 or 1"),
+        ({"image_scores": np.zeros(3)}, "image_scores: expected one value per map"),
+        ({"labels": np.zeros((2, 1))}, "labels: expected one value per map"),
+        ({"fpr_limit": 0.0}, "fpr_limit"),
+        ({"fpr_limit": 1.5}, "fpr_limit"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(changes, message):
+    arguments = {"anomaly_maps": np.zeros((2, 8, 8)), "masks": np.zeros((2, 8, 8), bool)}
+    with pytest.raises(ValueError, match=message):
+        evaluate_maps(**(arguments | changes))
