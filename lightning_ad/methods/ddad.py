@@ -78,6 +78,11 @@ class DDAD(AnomalyDetector):
         self.alpha_bar: Tensor
         self._frozen_features: list[nn.Module] = []  # a list keeps it out of the checkpoint
 
+    def match_categories(self, categories: list[str], stage: str) -> None:
+        """Check that the guidance is known for every category."""
+        super().match_categories(categories, stage)
+        per_category(self.guidance, self.categories, "guidance")
+
     # Training.
 
     def phases(self) -> list[Phase]:
@@ -97,6 +102,12 @@ class DDAD(AnomalyDetector):
         self._frozen_features = []
         if name == "adapt":
             self._frozen_features = [deepcopy(self.features).eval().requires_grad_(False)]
+
+    def train(self, mode: bool = True) -> "DDAD":
+        """Keep the extractor's batch statistics, also while it is adapted."""
+        super().train(mode)
+        self.features.eval()
+        return self
 
     def configure_optimizers(self) -> Optimizer:
         """One optimizer per phase."""

@@ -1,0 +1,131 @@
+"""DDAD against the authors' recorded numbers, and what every detector promises."""
+
+import pytest
+import torch
+
+from lightning_ad.adaptation import adaptation_loss
+from lightning_ad.methods import DDAD
+from tests.golden import golden_arrays, golden_denoiser
+from tests.methods.tiny import images, same_weights, tiny_denoiser, tiny_pyramid, weights_of
+
+
+def ddad(**settings):
+    detector = DDAD(tiny_denoiser(), tiny_pyramid(), steps=2, **settings)
+    detector.match_categories(["carpet", "grid"], "fit")
+    detector.calibration["ratio"] = torch.tensor(2.0)
+    return detector.eval()
+
+
+@pytest.mark.parametrize(("eta", "w"), [(0, 0), (0, 3), (1, 0), (1, 3)])
+def test_reconstruction_is_the_authors(shared, eta, w):
+    recorded = golden_arrays(shared, "ddad_reconstruction")
+    detector = DDAD(golden_denoiser(shared, "ddad"), tiny_pyramid(), eta=eta)
+    visited = []
+    detector.denoiser.register_forward_pre_hook(lambda _, inputs: visited.append(inputs[0]))
+    noises = iter(recorded["noises"])
+    guidance = torch.full((len(recorded["x"]),), float(w))
+    with torch.no_grad():
+        x0 = detector.reconstruct(recorded["x"], recorded["y"], guidance, lambda: next(noises))
+    torch.testing.assert_close(visited[1], recorded[f"x1_eta{eta}_w{w}"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(x0, recorded[f"x0_eta{eta}_w{w}"], rtol=1e-4, atol=1e-4)
+    assert len(visited) == 10
+
+
+def test_training_loss_is_the_authors(shared):
+    recorded = golden_arrays(shared, "ddad_training_loss")
+    detector = DDAD(golden_denoiser(shared, "ddad"), tiny_pyramid())
+    with torch.no_grad():
+        loss = detector.denoise_loss(recorded["x"], recorded["t"], recorded["noise"])
+    torch.testing.assert_close(loss, recorded["loss"].view_as(loss), rtol=1e-4, atol=0)
+
+
+def test_adaptation_loss_is_the_authors(shared):
+    recorded = golden_arrays(shared, "ddad_adaptation_loss")
+    pyramids = (
+        [recorded[f"{name}{layer}"] for layer in (1, 2, 3)]
+        for name in ("recon", "target", "frozen_recon", "frozen_target")
+    )
+    loss = adaptation_loss(*pyramids, preservation=float(recorded["weight"]))
+    torch.testing.assert_close(loss, recorded["loss"].view_as(loss), rtol=1e-4, atol=0)
+
+
+def test_guidance_belongs_to_the_category():
+    image, no_noise = images(3), {"eta": 0.0}
+    mixed = ddad(guidance={"carpet": 0, "grid": 4, "leather": 9}, **no_noise)
+    with torch.no_grad():
+        reconstruction, _ = mixed.compare(image, torch.tensor([0, 1, -1]))
+        for i, w in enumerate((0.0, 4.0, 2.0)):  # an unknown category gets the known ones' mean
+            alone, _ = ddad(guidance=w, **no_noise).compare(image[i : i + 1], torch.tensor([0]))
+            torch.testing.assert_close(reconstruction[i], alone[0], rtol=1e-5, atol=1e-5)
+
+
+def test_guidance_must_name_every_category():
+    with pytest.raises(ValueError, match=r"model.guidance has no entry for \['grid'\]"):
+        ddad(guidance={"carpet": 0})
+
+
+def test_neighbours_do_not_matter():
+    detector, image, category = ddad(), images(3), torch.tensor([0, 1, 0])
+    order = torch.tensor([2, 0, 1])
+    with torch.no_grad():
+        together = detector.detect(image, category).anomaly_map
+        shuffled = detector.detect(image[order], category[order]).anomaly_map
+        torch.testing.assert_close(shuffled, together[order], rtol=1e-5, atol=1e-5)
+        for i in range(3):
+            alone = detector.detect(image[i : i + 1], category[i : i + 1])
+            torch.testing.assert_close(alone.anomaly_map[0], together[i], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("phase", ["denoise", "adapt"])
+def test_only_the_phases_part_trains(phase):
+    detector = ddad()
+    detector.enter_phase(phase)
+    denoiser, features = weights_of(detector.denoiser), weights_of(detector.features)
+    optimizer = detector.configure_optimizers()
+    for _ in range(2):
+        optimizer.zero_grad()
+        detector.loss(images(4), torch.zeros(4, dtype=torch.long)).backward()
+        optimizer.step()
+    assert same_weights(detector.denoiser, denoiser) == (phase == "adapt")
+    assert same_weights(detector.features, features) == (phase == "denoise")
+    if phase == "adapt":
+        assert same_weights(detector._frozen_features[0], features)
+
+
+def test_adaptation_keeps_batch_statistics():
+    detector = ddad()
+    before = weights_of(detector.features)
+    detector.enter_phase("adapt")
+    detector.loss(images(4), torch.zeros(4, dtype=torch.long))
+    assert same_weights(detector.features, before)
+
+
+def test_adaptation_epochs_of_the_category():
+    detector = DDAD(tiny_denoiser(), tiny_pyramid(), adaptation_epochs={"carpet": 0, "grid": 6})
+    detector.match_categories(["carpet"], "fit")
+    assert [phase.name for phase in detector.phases()] == ["denoise"]
+    detector = DDAD(tiny_denoiser(), tiny_pyramid(), adaptation_epochs={"carpet": 0, "grid": 6})
+    detector.match_categories(["grid"], "fit")
+    assert [phase.epochs for phase in detector.phases()] == [None, 6]
+
+
+def test_adaptation_of_a_single_image_is_refused():
+    detector = ddad()
+    detector.enter_phase("adapt")
+    with pytest.raises(ValueError, match=r"data.batch_size must be 2 or more"):
+        detector.loss(images(1), torch.zeros(1, dtype=torch.long))
+
+
+def test_a_loss_that_is_no_number_stops_with_advice():
+    detector = ddad()
+    detector.enter_phase("denoise")
+    batch = {"image": images(2) * float("nan"), "category": torch.zeros(2, dtype=torch.long)}
+    with pytest.raises(FloatingPointError, match=r"nan in phase 'denoise', epoch 0.*learning rate"):
+        detector.training_step(batch, 0)
+
+
+def test_detection_without_calibration_says_what_to_run():
+    detector = DDAD(tiny_denoiser(), tiny_pyramid(), steps=2)
+    detector.match_categories(["carpet"], "fit")
+    with torch.no_grad(), pytest.raises(RuntimeError, match=r"no calibrated 'ratio'.*fit"):
+        detector.detect(images(1), torch.tensor([0]))
