@@ -1,0 +1,56 @@
+"""DDAD by the protocol of its authors' code: to compare with published tables, not for use."""
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from lightning_ad import maps
+from lightning_ad.detector import Detection
+from lightning_ad.methods.ddad import DDAD
+
+
+class DDADAsPublished(DDAD):
+    """DDAD whose numbers are comparable with arXiv 2305.15956 (tables 1 to 3).
+
+    It differs from `DDAD` in three habits of the authors' code. The ratio of both distances is that
+    of their largest values in the batch under test, so that an image's score depends on its
+    neighbours. Score and metrics see the central seven eighths of an image (224 of 256 pixels)
+    only. The extractor's batch statistics drift while it is adapted.
+    """
+
+    protocol = "as published"
+
+    def train(self, mode: bool = True) -> "DDADAsPublished":
+        """Let the extractor take on the statistics of adaptation's small batches."""
+        super().train(mode)
+        self.features.train(mode and self.phase == "adapt")
+        return self
+
+    def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
+        """D = D_f + v (max D_f / max D_p) D_p with maxima over the batch, blurred (eq. 11)."""
+        ratio = parts["feature"].max() / parts["pixel"].max()
+        weighted = self.pixel_weight * ratio * parts["pixel"]
+        return maps.gaussian_blur(parts["feature"] + weighted, self.blur)
+
+    def score(self, anomaly_map: Tensor) -> Tensor:
+        """Maximum of the map's centre."""
+        return super().score(central(anomaly_map))
+
+    def test_step(self, batch: Any, batch_idx: int) -> Detection:  # type: ignore[override]
+        """Crop what metrics and panels see; the network saw the whole image."""
+        whole = super().test_step(batch, batch_idx)
+        batch.update(image=central(batch["image"]), mask=central(batch["mask"]))
+        return replace(
+            whole,
+            anomaly_map=central(whole.anomaly_map),
+            reconstruction=central(whole.reconstruction),
+            parts={name: central(part) for name, part in whole.parts.items()},
+        )
+
+
+def central(image: Tensor) -> Tensor:
+    """The central seven eighths (B, C, 7 H / 8, 7 W / 8) of images (B, C, H, W)."""
+    height, width = (round(side * 7 / 8) for side in image.shape[-2:])
+    top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
+    return image[..., top : top + height, left : left + width]
