@@ -1,0 +1,136 @@
+"""The autoencoders: scaling, round trips, frozenness, and weights out of reach."""
+
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from huggingface_hub import constants
+from torch import Tensor
+
+from lightning_ad.networks import Autoencoder, KLAutoencoder, Taef2Autoencoder, TinyAutoencoder
+
+
+@pytest.fixture
+def image() -> Tensor:
+    return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.fixture
+def kl_folder(tmp_path: Path) -> str:
+    torch.manual_seed(0)
+    network = AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        latent_channels=6,
+        scaling_factor=0.5,
+    )
+    network.save_pretrained(tmp_path / "kl")
+    return str(tmp_path / "kl")
+
+
+@pytest.fixture
+def tiny_folder(tmp_path: Path) -> str:
+    torch.manual_seed(0)
+    widths = {"encoder_block_out_channels": (8,) * 3, "decoder_block_out_channels": (8,) * 3}
+    blocks = {"num_encoder_blocks": (1,) * 3, "num_decoder_blocks": (1,) * 3}
+    AutoencoderTiny(**widths, **blocks).save_pretrained(tmp_path / "tiny")
+    return str(tmp_path / "tiny")
+
+
+def test_kl_latents_are_diffusers_posterior_scaled(kl_folder: str, image: Tensor):
+    autoencoder = KLAutoencoder(kl_folder)
+    autoencoder.load_pretrained()
+    diffusers = AutoencoderKL.from_pretrained(kl_folder).eval()
+    with torch.inference_mode():
+        posterior = diffusers.encode(image).latent_dist
+        decoded = diffusers.decode(posterior.mean).sample
+    latent = autoencoder.encode(image)
+    assert (autoencoder.channels, autoencoder.factor) == (6, 2)
+    torch.testing.assert_close(latent, posterior.mean * 0.5)
+    torch.testing.assert_close(autoencoder.decode(latent), decoded)
+    sample = autoencoder.encode(image, sample=True, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(sample, (posterior.mean + posterior.std * noise) * 0.5)
+
+
+def test_tiny_latents_are_diffusers_and_have_no_spread(tiny_folder: str, image: Tensor):
+    autoencoder = TinyAutoencoder(tiny_folder)
+    autoencoder.load_pretrained()
+    diffusers = AutoencoderTiny.from_pretrained(tiny_folder).eval()
+    latent = autoencoder.encode(image)
+    assert latent.shape == (2, autoencoder.channels, 32 // autoencoder.factor, 8)
+    with torch.inference_mode():
+        torch.testing.assert_close(latent, diffusers.encode(image).latents)
+        torch.testing.assert_close(autoencoder.decode(latent), diffusers.decode(latent).sample)
+    assert torch.equal(autoencoder.encode(image, sample=True), latent)
+
+
+def test_the_default_architectures_are_the_published_ones():
+    with torch.device("meta"):
+        kl, tiny = KLAutoencoder(), TinyAutoencoder()
+    assert (kl.channels, kl.factor, kl.scale) == (4, 8, 0.18215)
+    assert sum(p.numel() for p in kl.parameters()) == 83_653_863  # sd-vae-ft-mse
+    assert (tiny.channels, tiny.factor) == (4, 8)
+    assert sum(p.numel() for p in tiny.parameters()) == 2_445_063  # taesd
+
+
+def test_taef2_keeps_a_magnetic_tile(shared: Path):
+    path = sorted((shared / "data" / "mtd" / "MT_Free" / "Imgs").glob("*.jpg"))[0]
+    pixels = cv2.resize(cv2.imread(str(path)), (256, 256), interpolation=cv2.INTER_AREA)
+    tile = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
+    weights = shared / "weights"
+    autoencoder = Taef2Autoencoder(
+        str(weights / "taef2_encoder.safetensors"), str(weights / "taef2_decoder.safetensors")
+    )
+    autoencoder.load_pretrained()
+    latent = autoencoder.encode(tile)
+    error = (autoencoder.decode(latent).clamp(-1, 1) - tile).square().mean()
+    assert latent.shape == (1, 32, 32, 32)
+    assert 10 * torch.log10(4 / error) >= 36  # dB; the range of pixels is 2
+    assert latent.std() == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("kind", ["KL", "tiny"])
+def test_it_stays_frozen_and_in_eval_mode(kl_folder, tiny_folder, image, kind):
+    autoencoder: Autoencoder = (
+        KLAutoencoder(kl_folder) if kind == "KL" else TinyAutoencoder(tiny_folder)
+    )
+    around = torch.nn.Sequential(autoencoder).train()
+    assert not any(module.training for module in around[0].modules())
+    assert not any(parameter.requires_grad for parameter in around.parameters())
+    assert not autoencoder.decode(autoencoder.encode(image.requires_grad_())).requires_grad
+
+
+def test_an_image_of_another_size_is_refused_with_both_numbers(tiny_folder: str):
+    with pytest.raises(ValueError, match=r"30 x 32.*factor 4"):
+        TinyAutoencoder(tiny_folder).encode(torch.zeros(1, 3, 30, 32))
+
+
+def test_an_unreachable_hub_says_which_files_go_where(monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with torch.device("meta"):
+        autoencoder = TinyAutoencoder()
+    with pytest.raises(FileNotFoundError) as raised:
+        autoencoder.load_pretrained()
+    for words in ("madebyollin/taesd", "diffusion_pytorch_model.safetensors", "`weights`"):
+        assert words in str(raised.value)
+
+
+def test_weights_of_another_architecture_are_refused(kl_folder: str):
+    autoencoder = KLAutoencoder(kl_folder)
+    AutoencoderKL(block_out_channels=(16,), norm_num_groups=4).save_pretrained(kl_folder)
+    with pytest.raises(ValueError, match="another architecture"):
+        autoencoder.load_pretrained()
+    with pytest.raises(ValueError, match=r"config\.json describes a AutoencoderKL"):
+        TinyAutoencoder(kl_folder)
+
+
+def test_a_missing_taef2_file_is_named(tmp_path: Path):
+    autoencoder = Taef2Autoencoder(str(tmp_path / "nowhere.safetensors"), "")
+    with pytest.raises(FileNotFoundError, match=r"encoder.*nowhere.*taef2_encoder"):
+        autoencoder.load_pretrained()
