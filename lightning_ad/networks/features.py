@@ -6,6 +6,7 @@ the hub, from a file, or from an installed Python package.
 """
 
 import difflib
+import pickle
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
@@ -85,7 +87,7 @@ class FeaturePyramid(nn.Module):
 
         Raises:
             FileNotFoundError: if the file, the package or the hub cannot be reached.
-            ValueError: if the file's keys are not the backbone's; they are listed.
+            ValueError: if the file is unreadable or its keys are not the backbone's (all listed).
         """
         if self.weights is None:
             return
@@ -161,7 +163,10 @@ def _file_state(path: Path) -> dict[str, Tensor]:
             f"weights: no file {path}. Give the path of a .safetensors or .pth file with timm's"
             " key names, `pretrained`, `wheel` or null"
         )
-    return load_state_dict(str(path), use_ema=False)
+    try:
+        return load_state_dict(str(path), use_ema=False)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
+        raise ValueError(f"weights: {path} is no file of weights: {error}") from error
 
 
 def _wheel_state(backbone: str) -> dict[str, Tensor]:

@@ -77,6 +77,7 @@ class DiffusionUNet(nn.Module):
         for module in self.unet.modules():
             if isinstance(module, Attention):
                 module.heads = heads  # diffusers fixes the width of a head instead
+                module.scale = (module.inner_dim / heads) ** -0.5
 
     def forward(self, xt: Tensor, t: Tensor) -> Tensor:
         """Predict ε (B, C, H, W) from the noised input (B, C, H, W) at timesteps (B,)."""

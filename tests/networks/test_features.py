@@ -66,6 +66,13 @@ def test_a_missing_file_is_named():
         FeaturePyramid("resnet18", weights="nowhere.pth").load_pretrained()
 
 
+@pytest.mark.parametrize("name", ["broken.pth", "broken.safetensors"])
+def test_an_unreadable_file_is_named(tmp_path: Path, name: str):
+    (tmp_path / name).write_bytes(b"no weights at all")
+    with pytest.raises(ValueError, match=name):
+        FeaturePyramid("resnet18", weights=str(tmp_path / name)).load_pretrained()
+
+
 def test_an_unreachable_hub_says_which_file_goes_where(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))

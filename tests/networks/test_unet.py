@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor
 
 from lightning_ad.networks import DiffusionUNet
 
@@ -48,6 +48,17 @@ def test_every_attention_has_the_heads_of_the_paper():
         unet = DiffusionUNet(image_size=64, base=32, heads=2)
     heads = [module.heads for module in unet.modules() if isinstance(module, Attention)]
     assert heads == [2] * (3 * 2 + 1 + 3 * 3)  # three levels down, the middle, three levels up
+
+
+def test_fused_attention_equals_the_explicit_one():
+    torch.manual_seed(0)
+    settings = {"base": 16, "multipliers": [1, 2], "attention_at": [8], "heads": 2}
+    unet = DiffusionUNet(image_size=16, **settings).eval()
+    xt, t = torch.randn(1, 3, 16, 16), torch.tensor([500])
+    with torch.inference_mode():
+        fused = unet(xt, t)
+        unet.unet.set_attn_processor(AttnProcessor())
+        torch.testing.assert_close(fused, unet(xt, t), rtol=1e-4, atol=1e-5)
 
 
 def test_dropout_reaches_every_residual_block():
