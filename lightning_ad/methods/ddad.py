@@ -128,12 +128,12 @@ class DDAD(AnomalyDetector):
 
     def adapt_loss(self, image: Tensor) -> Tensor:
         """Make reconstructions of one half of the batch, guided to the other, look like it."""
-        half = len(image) // 2
-        if not half:
+        if self.training and len(image) < 2:
             raise ValueError(
                 "adaptation pairs images of a batch: data.batch_size must be 2 or more"
             )
-        target, start = image[:half], image[half : 2 * half]
+        half = max(1, len(image) // 2)  # a lone image left over in validation pairs with itself
+        target, start = image[:half], image[-half:]
         frozen = self._frozen_features[0].to(self.device)
         with torch.no_grad():
             guidance = torch.full((half,), self.adaptation_guidance, device=self.device)
