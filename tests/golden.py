@@ -13,9 +13,10 @@ from lightning_ad.networks import ContextUNet, DiffusionUNet
 
 
 def golden_arrays(shared: Path, name: str) -> dict[str, Tensor]:
-    """Arrays of one recorded case as tensors."""
+    """Arrays of one recorded case as tensors, without its remarks."""
     with np.load(shared / "golden" / f"{name}.npz") as file:
-        return {key: torch.from_numpy(value) for key, value in file.items()}
+        arrays = {key: value for key, value in file.items() if value.dtype.kind != "U"}
+    return {key: torch.from_numpy(value) for key, value in arrays.items()}
 
 
 def authors_weights(keys_json: Path) -> dict[str, Tensor]:

@@ -1,0 +1,42 @@
+"""How far an image lies from a bank of known ones, and which of equal-width bins that falls in.
+
+D3AD (Tebbe, Tayyub, CVPR-W VAND 2024) reads off this distance how strongly an image has to be
+noised. Distances are L1, in float32; rows (features of one image) may be stored in float16.
+"""
+
+import torch
+from torch import Tensor
+
+ROWS_PER_CALL = 128
+"""Rows of the bank compared at once: these stay in a processor's cache, which is three times as
+fast as one call over the whole bank, and only so many are widened to float32."""
+
+
+def distance_to_nearest(rows: Tensor, bank: Tensor, neighbours: int) -> Tensor:
+    """Mean L1 distance (B,) of rows (B, D) to their nearest ``neighbours`` rows of bank (N, D)."""
+    wide = rows.float()
+    distances = torch.cat(
+        [torch.cdist(wide, part.float(), p=1) for part in bank.split(ROWS_PER_CALL)], 1
+    )
+    return distances.topk(neighbours, largest=False).values.mean(1)
+
+
+def leave_one_out_distance(bank: Tensor, neighbours: int) -> Tensor:
+    """Mean L1 distance (N,) of each row of bank (N, D) to its nearest ``neighbours`` others."""
+    # Each row is its own nearest neighbour and adds nothing to the sum over one neighbour more.
+    return distance_to_nearest(bank, bank, neighbours + 1) * (neighbours + 1) / neighbours
+
+
+def equal_width_edges(values: Tensor, bins: int) -> Tensor:
+    """Edges (bins + 1,) of equally wide bins from the smallest to the largest value."""
+    low, high = values.double().aminmax()
+    return low + (high - low) * torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+
+
+def bin_of(values: Tensor, edges: Tensor) -> Tensor:
+    """The bin (B,), from 1, that each value falls in between its row of edges (B, bins + 1).
+
+    Values beyond the edges belong to the outermost bins.
+    """
+    inside = torch.searchsorted(edges, values[:, None].to(edges.dtype), right=True).squeeze(1)
+    return inside.clamp(1, edges.shape[1] - 1)
