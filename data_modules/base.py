@@ -49,9 +49,8 @@ class AnomalyDataModule(LightningDataModule):
     """
 
     tree: ClassVar[str] = "<category>/train/good, <category>/test/<defect>"
-    mask_rule: ClassVar[MaskRule] = "half"
+    mask_rule: MaskRule = "half"
     published: ClassVar[Mapping[str, Counts]] = {}
-    allow_zero_length_dataloader_with_multiple_devices = True
 
     def __init__(
         self,
@@ -271,7 +270,7 @@ class AnomalyDataModule(LightningDataModule):
     ) -> DataLoader[Batch]:
         return DataLoader(
             dataset,  # type: ignore[arg-type]  # items are collated to batches
-            batch_size,
+            batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

@@ -18,7 +18,7 @@ from data_modules.layout import (
     pair_masks,
 )
 from data_modules.problems import DataError, WrongTreeError
-from data_modules.records import Record
+from data_modules.records import Record, Split
 
 TRAIN_SHARE = 0.8
 
@@ -130,7 +130,7 @@ class Folder(AnomalyDataModule):
             return records
         records = []
         for image in images_below(self.normal_dir):
-            split = "train" if name_share(image.name) < TRAIN_SHARE else "test"
+            split: Split = "train" if name_share(image.name) < TRAIN_SHARE else "test"
             records += normal_records([image], split, category)
         if self.abnormal_dir is not None:
             records += self._defective(self.abnormal_dir, self.abnormal_dir, category)

@@ -19,7 +19,11 @@ class Draw(NamedTuple):
 
 
 class EveryItemOnce(DistributedSampler[int]):
-    """Process r of n gets items r, r + n, ...: none repeated, none dropped, in order."""
+    """Process r of n gets items r, r + n, ...: none repeated, none dropped, in order.
+
+    A process for which nothing is left still says 1 of its length and yields nothing: Lightning
+    would skip the whole loop on it, and the others would wait for it in the metrics' reduction.
+    """
 
     def __init__(self, dataset: Dataset, rank: int, processes: int) -> None:
         super().__init__(dataset, num_replicas=processes, rank=rank, shuffle=False)
@@ -28,7 +32,7 @@ class EveryItemOnce(DistributedSampler[int]):
         return iter(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
 
     def __len__(self) -> int:
-        return len(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
+        return max(1, len(range(self.rank, len(self.dataset), self.num_replicas)))  # type: ignore[arg-type]
 
 
 class ShuffledDraws(DistributedSampler[Draw]):
