@@ -1,0 +1,268 @@
+"""DeCo-Diff: correcting deviations from normality in latents, one model for all categories.
+
+Beizaee, Lodygensky, Desrosiers, Dolz, "Correcting Deviations from Normality: A Reformulated
+Diffusion Model for Multi-Class Unsupervised Anomaly Detection", CVPR 2025, arXiv 2503.19357. In
+training some patches of a normal latent deviate and the network learns the direction back (see
+`lightning_ad.deviation`). At test time the latent itself, without added noise, is corrected in a
+few steps; what was changed, in pixels and in the latent alike, is the anomaly.
+
+What differs from the authors' code: the class is predicted from the image, or not used, instead of
+being given with the test image. `experiments/published/` has the authors' protocol.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from diffusers.optimization import get_cosine_schedule_with_warmup
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from lightning_ad import deviation, diffusion, maps
+from lightning_ad.detector import AnomalyDetector
+from lightning_ad.latent_cache import LatentCache
+from lightning_ad.networks.autoencoders import Autoencoder
+from lightning_ad.networks.context_unet import ContextUNet
+
+OptimizerFactory = Callable[[Iterable], Optimizer]
+ClassMode = Literal["given", "null", "predicted"]
+
+
+class DeCoDiff(AnomalyDetector):
+    """Latent deviation correction, conditioned on the class of an image.
+
+    Args:
+        autoencoder: frozen, see `lightning_ad.networks.autoencoders`.
+        denoiser: network d(zt, t, class), see `lightning_ad.networks.ContextUNet`; as many
+            channels as the autoencoder, as many categories as the data.
+        features: pretrained pyramid that tells categories apart, for class mode ``predicted``.
+        class_mode: where the class comes from when an image is scored. ``predicted``: the category
+            whose training images are nearest in the features, which leaves the network as in the
+            paper; ``null``: none, for networks with a ``null_class``; ``given``: the data's, as
+            published, which tells a multi-class model what it should find out.
+        class_dropout: share of training images shown as the null class, where there is one.
+        levels: T, timesteps of the squared-cosine schedule.
+        steps: corrections at test time, at even distances (``levels`` is a multiple).
+        max_masked: largest share of a latent that deviates in training.
+        max_shuffled: largest share of the noise that is patches of other latents.
+        reference: what the decoded correction is compared with: the latent as ``decoded``, which
+            forgives what the autoencoder loses, or the ``image`` itself.
+        optimizer: of the network.
+        warmup: share of all training steps in which the learning rate rises (ours); then it
+            follows a cosine down to 0.
+        cache_latents: encode the training images once instead of in every epoch.
+        false_alarm_rate: see `AnomalyDetector`.
+    """
+
+    kept_once = ("autoencoder", "features")
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        denoiser: ContextUNet,
+        features: nn.Module | None = None,
+        class_mode: ClassMode = "predicted",
+        class_dropout: float = 0.1,
+        levels: int = 10,
+        steps: int = 5,
+        max_masked: float = 0.7,
+        max_shuffled: float = 0.3,
+        reference: Literal["decoded", "image"] = "decoded",
+        optimizer: OptimizerFactory = lambda p: AdamW(p, lr=1e-4, weight_decay=1e-4),
+        warmup: float = 0.05,
+        cache_latents: bool = False,
+        false_alarm_rate: float = 0.01,
+    ) -> None:
+        super().__init__(false_alarm_rate)
+        self.autoencoder, self.denoiser, self.features = autoencoder, denoiser, features
+        self.class_mode, self.class_dropout = class_mode, class_dropout
+        self.max_masked, self.max_shuffled = max_masked, max_shuffled
+        self.reference, self.optimizer, self.warmup = reference, optimizer, warmup
+        self.cache_latents = cache_latents
+        self.latents: LatentCache | None = None
+        self.protocol = f"default (class: {class_mode})"
+        self.remembers = class_mode == "predicted"
+        self._check_parts()
+        if levels % steps:
+            raise ValueError(f"model.levels ({levels}) must be a multiple of model.steps ({steps})")
+        self.timesteps = range(levels - levels // steps, -1, -(levels // steps))
+        schedule = diffusion.squared_cosine_schedule(levels)
+        self.register_buffer("alpha_bar", schedule.float(), persistent=False)
+        self.alpha_bar: Tensor
+
+    def _check_parts(self) -> None:
+        ours, theirs = self.denoiser.channels, self.autoencoder.channels
+        if ours != theirs:
+            raise ValueError(
+                f"model.denoiser has {ours} channels, the latents of model.autoencoder have "
+                f"{theirs}: set model.denoiser.init_args.channels to {theirs}"
+            )
+        if self.class_mode == "null" and not self.denoiser.null_class:
+            raise ValueError(
+                "model.class_mode is null, but model.denoiser has no null class: set its "
+                "null_class to true and train it, or choose another class_mode"
+            )
+        if self.class_mode == "predicted" and self.features is None:
+            raise ValueError(
+                "model.class_mode is predicted, which needs model.features, a feature extractor "
+                "that tells categories apart; class_mode null does without"
+            )
+
+    # Training.
+
+    def match_categories(self, categories: list[str], stage: str) -> None:
+        """Check that the network has one class per category."""
+        super().match_categories(categories, stage)
+        if len(self.categories) != self.denoiser.categories:
+            raise ValueError(
+                f"model.denoiser has {self.denoiser.categories} classes, but there are "
+                f"{len(self.categories)} categories, {self.categories}: set "
+                f"model.denoiser.init_args.categories to {len(self.categories)}"
+            )
+
+    def setup(self, stage: str) -> None:
+        """Check that latents cover whole images."""
+        super().setup(stage)
+        size, factor = self.trainer.datamodule.image_size, self.autoencoder.factor  # type: ignore[attr-defined]
+        if size % factor:
+            raise ValueError(
+                f"data.image_size ({size}) must be a multiple of {factor}, by which "
+                "model.autoencoder shrinks an image"
+            )
+
+    def trained(self) -> list[nn.Module]:
+        """The network."""
+        return [self.denoiser]
+
+    def on_fit_start(self) -> None:
+        """Encode the data once, if asked to."""
+        if self.cache_latents:
+            self.latents = LatentCache(self.autoencoder, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The learning rate rises and follows a cosine, step by step."""
+        total = self.trainer.estimated_stepping_batches
+        if total == float("inf"):
+            raise ValueError("the learning rate falls to the end: set trainer.max_epochs")
+        optimizer = self.optimizer(self.denoiser.parameters())
+        schedule = get_cosine_schedule_with_warmup(
+            optimizer, round(self.warmup * total), int(total)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def batch_loss(self, batch: Any) -> Tensor:
+        """Loss on a batch, from the latents on disk where they are."""
+        if self.latents is None:
+            return super().batch_loss(batch)
+        z = self.latents.draw(batch["path"], self.device)
+        return self.latent_loss(z, self.category_of(batch))
+
+    def loss(self, image: Tensor, category: Tensor) -> Tensor:
+        """Loss on images (B, 3, H, W)."""
+        return self.latent_loss(self.autoencoder.encode(image, sample=True).float(), category)
+
+    def latent_loss(self, z: Tensor, category: Tensor) -> Tensor:
+        """Loss on latents (B, C, h, w) with random deviations; some images lose their class."""
+        side = deviation.draw_patch_side(z.shape[2], z.shape[3])
+        kept = 1 - self.max_masked * torch.rand(len(z), device=z.device)
+        mask = deviation.patch_mask(kept, z.shape[2], z.shape[3], side)
+        noise = deviation.mixed_noise(z, side, self.max_shuffled)
+        t = torch.randint(len(self.alpha_bar), (len(z),), device=z.device)
+        if self.denoiser.null_class:
+            dropped = torch.rand(len(z), device=z.device) < self.class_dropout
+            category = category.masked_fill(dropped, self.denoiser.null_category)
+        return self.deviation_loss(z, t, noise, mask, category)
+
+    def deviation_loss(
+        self, z: Tensor, t: Tensor, noise: Tensor, mask: Tensor, category: Tensor
+    ) -> Tensor:
+        """Mean squared error of the predicted direction of deviation."""
+        zt, d = deviation.deviate(z, noise, mask, self.alpha_bar, t)
+        return F.mse_loss(self.denoiser(zt, t, category).float(), d.float())
+
+    # Detection.
+
+    def correct(self, z: Tensor, category: Tensor) -> Tensor:
+        """Take the deviation out of latents z (B, C, h, w) of the classes (B,)."""
+        return deviation.correct_deviation(
+            lambda zt, t: self.denoiser(zt, t, category), z, self.timesteps, self.alpha_bar
+        )
+
+    def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Pixel and latent deviation between images and what their corrected latents decode to."""
+        z = self.autoencoder.encode(image).float()
+        corrected = self.correct(z, self.class_of(image, category))
+        if self.reference == "image":
+            reconstruction, reference = self.autoencoder.decode(corrected), image
+        else:  # both in one batch
+            decoded = self.autoencoder.decode(torch.cat([corrected, z]))
+            reconstruction, reference = decoded.chunk(2)
+        return reconstruction, {
+            "pixel": pixel_deviation(reconstruction, reference),
+            "latent": latent_deviation(corrected, z, self.autoencoder.factor),
+        }
+
+    def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
+        """Geometric mean: anomalous is what deviates in both."""
+        return (parts["pixel"] * parts["latent"]).sqrt()
+
+    # Classes.
+
+    def class_of(self, image: Tensor, category: Tensor) -> Tensor:
+        """The class (B,) that the network is told, see ``class_mode``."""
+        if self.class_mode == "null":
+            return torch.full_like(category, self.denoiser.null_category)
+        if self.class_mode == "predicted":
+            features = self.memorize(image, category)["features"]
+            centroids = self.calibration["centroids"].to(features.device)
+            return torch.cdist(features, centroids).argmin(1)
+        if (category < 0).any():
+            raise ValueError(
+                "model.class_mode is given, but images come without a category that the model "
+                f"knows ({self.categories}): choose class_mode null or predicted"
+            )
+        return category
+
+    def memorize(self, image: Tensor, category: Tensor) -> dict[str, Tensor]:
+        """The mean of each layer's features over an image, each layer at unit length."""
+        assert self.features is not None, "class mode predicted has features"
+        layers = [layer.float().mean((2, 3)) for layer in self.features(image)]
+        return {"features": torch.cat([F.normalize(layer) for layer in layers], 1)}
+
+    def build_memory(self, features: Tensor, category: Tensor) -> None:
+        """Keep the centre of each category's training images."""
+        own = [features[category == i].mean(0) for i in range(len(self.categories))]
+        self.calibration["centroids"] = torch.stack(own)
+
+
+def pixel_deviation(a: Tensor, b: Tensor) -> Tensor:
+    """Largest |a - b| of the channels of images (B, 3, H, W) in (B, 1, H, W), 0 to 1, smoothed."""
+    distance = (a.float() - b.float()).abs().amax(1, keepdim=True)
+    return _smooth(distance.clamp(max=0.4) * 2.5, sigma=3)
+
+
+def latent_deviation(a: Tensor, b: Tensor, factor: int) -> Tensor:
+    """Mean |a - b| of latents (B, C, h, w), 0 to 1, smoothed, in (B, 1, factor h, factor w)."""
+    smooth = _smooth(maps.pixel_distance(a, b).clamp(max=0.2) * 5, sigma=1)
+    padded = F.pad(smooth, (1, 1, 1, 1), mode="reflect")  # published: the border is mirrored
+    large = F.interpolate(padded, scale_factor=factor, mode="bilinear", align_corners=False)
+    return large[..., factor:-factor, factor:-factor]
+
+
+def _smooth(map: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of (B, 1, H, W) with the border pixel repeated in its mirror image."""
+    reach = round(4 * sigma)
+    rows, columns = (_mirrored(size, reach, map.device) for size in map.shape[-2:])
+    padded = map[..., rows[:, None], columns]
+    return maps.gaussian_blur(padded, sigma)[..., reach:-reach, reach:-reach]
+
+
+def _mirrored(size: int, reach: int, device: torch.device) -> Tensor:
+    """Positions that extend 0 ... size - 1 by ``reach`` on both sides as in ... 1 0 0 1 ..."""
+    positions = torch.arange(-reach, size + reach, device=device) % (2 * size)
+    return torch.where(positions < size, positions, 2 * size - 1 - positions)

@@ -1,0 +1,264 @@
+"""DeCo-Diff against the recorded numbers, its class modes and what every detector promises."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import nn
+
+from lightning_ad.methods import DeCoDiff
+from lightning_ad.methods.deco import latent_deviation, pixel_deviation
+from tests.golden import golden_arrays, golden_denoiser
+from tests.methods.tiny import images, same_weights, tiny_pyramid, weights_of
+from tests.methods.tiny_latent import TinyLatents, tiny_context_unet
+
+CATEGORIES = ["bottle", "grid"]
+
+
+def deco(null_class=True, features=None, **settings):
+    network = tiny_context_unet(null_class=null_class)
+    detector = DeCoDiff(TinyLatents(), network, features, **{"class_mode": "null"} | settings)
+    detector.match_categories(CATEGORIES, "fit")
+    return detector.eval()
+
+
+def test_training_loss_is_the_authors(shared):
+    recorded = golden_arrays(shared, "deco_training")
+    detector = DeCoDiff(TinyLatents(), golden_denoiser(shared, "deco"), class_mode="given")
+    np.testing.assert_allclose(detector.alpha_bar, recorded["alphas_cumprod"], rtol=1e-6)
+    for i, loss in enumerate(recorded["loss"]):
+        one = (recorded[name][i : i + 1] for name in ("x", "t", "noise", "mask"))
+        with torch.no_grad():
+            ours = detector.deviation_loss(*one, recorded["classes"][i])
+        torch.testing.assert_close(ours, loss, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("steps", [5, 10])
+def test_correction_is_the_authors(shared, steps):
+    recorded = golden_arrays(shared, "deco_correction")
+    network = golden_denoiser(shared, "deco")
+    detector = DeCoDiff(TinyLatents(), network, class_mode="given", steps=steps)
+    assert sorted(detector.timesteps) == recorded[f"timesteps_{steps}"].tolist()
+    with torch.no_grad():
+        corrected = detector.correct(recorded["x"], recorded["classes"][:, 0])
+    expected = recorded[f"corrected_{steps}_steps"]
+    torch.testing.assert_close(corrected, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_maps_are_the_authors(shared):
+    recorded = np.load(shared / "golden/deco_maps.npz")
+    x0, x_hat, z0, z_hat = (
+        torch.from_numpy(recorded[name]).float() for name in ("x0", "x_hat", "z0", "z_hat")
+    )
+    parts = {"pixel": pixel_deviation(x_hat, x0), "latent": latent_deviation(z_hat, z0, 8)}
+    fused = {**parts, "geometric": deco().fuse(parts, torch.zeros(2))}
+    for name, ours in fused.items():
+        sampled = ours[:, 0, ::4, ::4].numpy()
+        np.testing.assert_allclose(sampled, recorded[name], rtol=1e-4, atol=1e-5)
+
+
+def test_smoothing_is_scipys_also_in_small_maps():
+    a, b = torch.rand(1, 3, 8, 10), torch.rand(1, 3, 8, 10)
+    distance = ((a - b).abs().amax(1)[0].clamp(max=0.4) * 2.5).numpy()
+    np.testing.assert_allclose(
+        pixel_deviation(a, b)[0, 0], gaussian_filter(distance, 3), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_loss_is_of_random_deviations_and_learns():
+    torch.manual_seed(0)
+    detector = deco()
+    detector.enter_phase("denoise")
+    category = torch.tensor([0, 1, 0, 1])
+    optimizer = detector.optimizer(detector.denoiser.parameters())
+    losses = []
+    for _ in range(30):
+        loss = detector.loss(images(4), category)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert len(set(losses)) > 25
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+
+
+def test_only_the_network_trains():
+    detector = deco(features=tiny_pyramid())
+    detector.enter_phase("denoise")
+    before = [weights_of(part) for part in (detector.autoencoder, detector.features)]
+    network = weights_of(detector.denoiser)
+    optimizer = torch.optim.SGD([p for p in detector.parameters() if p.requires_grad], 0.1)
+    detector.loss(images(4), torch.tensor([0, 1, 0, 1])).backward()
+    optimizer.step()
+    assert same_weights(detector.autoencoder, before[0])
+    assert same_weights(detector.features, before[1])
+    assert not same_weights(detector.denoiser, network)
+    assert detector.denoiser.training and not detector.autoencoder.training
+    assert all(p.grad is not None for p in detector.denoiser.parameters())
+
+
+def test_frozen_parts_are_left_to_the_final_checkpoint():
+    detector = deco(features=tiny_pyramid())
+    kept = detector.without_kept_once(detector.state_dict())
+    assert kept and all(key.startswith("denoiser.") for key in kept)
+
+
+def test_classes_are_dropped_as_often_as_asked():
+    torch.manual_seed(0)
+    detector = deco(class_dropout=0.25)
+    seen = []
+    detector.deviation_loss = lambda z, t, noise, mask, category: seen.append(category)
+    detector.latent_loss(torch.zeros(2000, 4, 2, 2), torch.ones(2000, dtype=torch.long))
+    assert set(seen[0].tolist()) == {1, 2}
+    assert abs(float((seen[0] == 2).float().mean()) - 0.25) < 0.04
+
+
+def test_network_without_null_class_sees_every_class():
+    detector = deco(null_class=False, class_mode="given", class_dropout=0.9)
+    seen = []
+    detector.deviation_loss = lambda z, t, noise, mask, category: seen.append(category)
+    detector.latent_loss(torch.zeros(200, 4, 2, 2), torch.ones(200, dtype=torch.long))
+    assert set(seen[0].tolist()) == {1}
+
+
+def test_neighbours_do_not_matter():
+    detector, image, category = deco(class_mode="given"), images(3), torch.tensor([0, 1, 0])
+    order = torch.tensor([2, 0, 1])
+    with torch.no_grad():
+        together = detector.detect(image, category).anomaly_map
+        shuffled = detector.detect(image[order], category[order]).anomaly_map
+        torch.testing.assert_close(shuffled, together[order], rtol=1e-5, atol=1e-5)
+        for i in range(3):
+            alone = detector.detect(image[i : i + 1], category[i : i + 1])
+            torch.testing.assert_close(alone.anomaly_map[0], together[i], rtol=1e-5, atol=1e-5)
+
+
+def test_detection_has_the_shapes_it_promises():
+    with torch.no_grad():
+        detection = deco().detect(images(2), torch.tensor([0, 1]))
+    for map in (detection.anomaly_map, *detection.parts.values()):
+        assert map.shape == (2, 1, 16, 16) and map.dtype == torch.float32
+    assert detection.reconstruction.shape == (2, 3, 16, 16) and detection.score.shape == (2,)
+
+
+def test_both_decodes_are_one_batch_and_equal_two():
+    detector, image = deco(), images(2)
+    decode, batches = detector.autoencoder.decode, []
+    detector.autoencoder.decode = lambda z: batches.append(len(z)) or decode(z)
+    with torch.no_grad():
+        reconstruction, parts = detector.compare(image, torch.tensor([0, 0]))
+        z = detector.autoencoder.encode(image)
+        assert batches == [4]
+        torch.testing.assert_close(parts["pixel"], pixel_deviation(reconstruction, decode(z)))
+
+
+def test_correction_can_be_compared_with_the_image_itself():
+    image, category = images(2), torch.tensor([0, 0])
+    with torch.no_grad():
+        reconstruction, parts = deco(reference="image").compare(image, category)
+        _, decoded = deco().compare(image, category)
+    torch.testing.assert_close(parts["pixel"], pixel_deviation(reconstruction, image))
+    assert not torch.allclose(parts["pixel"], decoded["pixel"], atol=1e-3)
+
+
+def test_null_mode_needs_no_class():
+    with torch.no_grad():
+        known = deco().detect(images(2), torch.tensor([0, 1])).anomaly_map
+        unknown = deco().detect(images(2), torch.tensor([-1, -1])).anomaly_map
+    assert torch.equal(known, unknown)
+    assert deco().protocol == "default (class: null)"
+
+
+def test_given_mode_uses_the_class_and_refuses_images_without():
+    detector = deco(class_mode="given")
+    with torch.no_grad():
+        first = detector.detect(images(1), torch.tensor([0])).anomaly_map
+        second = detector.detect(images(1), torch.tensor([1])).anomaly_map
+        assert not torch.allclose(first, second)
+        with pytest.raises(ValueError, match=r"class_mode is given.*null or predicted"):
+            detector.detect(images(2), torch.tensor([0, -1]))
+
+
+class Brightness(nn.Module):
+    """A pyramid of one layer: the means of each colour."""
+
+    def forward(self, image):
+        return [image + 1]
+
+
+def test_predicted_mode_finds_the_nearest_category():
+    detector = deco(features=Brightness(), class_mode="predicted")
+    red, blue = torch.tensor([0.8, -0.5, -0.5]), torch.tensor([-0.5, -0.5, 0.8])
+    image = torch.stack([red, blue, red]).view(3, 3, 1, 1) + 0.1 * torch.randn(3, 3, 16, 16)
+    with pytest.raises(RuntimeError, match="no calibrated 'centroids'"):
+        detector.detect(image, torch.tensor([0, 1, 0]))
+    category = torch.tensor([1, 0, 1])
+    detector.build_memory(detector.memorize(image, category)["features"], category)
+    unknown = torch.full((3,), -1)
+    assert detector.class_of(image, unknown).tolist() == [1, 0, 1]
+    assert detector.class_of(image[1:2], unknown[:1]).tolist() == [0]
+    with torch.no_grad():
+        predicted = detector.detect(image, unknown).anomaly_map
+        given = deco(class_mode="given").detect(image, category).anomaly_map
+    torch.testing.assert_close(predicted, given, rtol=1e-5, atol=1e-5)
+    assert detector.remembers and detector.protocol == "default (class: predicted)"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"class_mode": "predicted"}, "model.class_mode is predicted, which needs model.features"),
+        ({"null_class": False}, "model.class_mode is null, but model.denoiser has no null class"),
+        ({"steps": 3}, r"model.levels \(10\) must be a multiple of model.steps \(3\)"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        deco(**settings)
+
+
+def test_channels_must_agree():
+    class Wide(TinyLatents):
+        channels = 32
+
+    with pytest.raises(ValueError, match=r"model.denoiser has 4 channels.*model.autoencoder .* 32"):
+        DeCoDiff(Wide(), tiny_context_unet(null_class=True), class_mode="null")
+
+
+def test_categories_must_agree():
+    detector = DeCoDiff(TinyLatents(), tiny_context_unet(3), class_mode="given")
+    with pytest.raises(ValueError, match=r"3 classes.*2 categories.*init_args.categories to 2"):
+        detector.match_categories(CATEGORIES, "fit")
+
+
+def test_image_size_must_be_a_multiple_of_the_factor():
+    detector = deco()
+    data = SimpleNamespace(categories=CATEGORIES, image_size=15)
+    detector._trainer = SimpleNamespace(datamodule=data)
+    with pytest.raises(ValueError, match=r"data.image_size \(15\) must be a multiple of 2"):
+        detector.setup("fit")
+
+
+def test_learning_rate_rises_and_falls_step_by_step():
+    detector = deco(warmup=0.1)
+    detector._trainer = SimpleNamespace(estimated_stepping_batches=100)
+    configured = detector.configure_optimizers()
+    scheduler = configured["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(100):
+        rates.append(scheduler.get_last_lr()[0])
+        configured["optimizer"].step()
+        scheduler.step()
+    assert configured["lr_scheduler"]["interval"] == "step"
+    assert rates[0] == 0 and max(rates) == rates[10] == pytest.approx(1e-4)
+    cosine = 1e-4 * (1 + np.cos(np.pi * np.arange(90) / 90)) / 2
+    np.testing.assert_allclose(rates[10:], cosine, atol=1e-12)
+
+
+def test_endless_training_has_no_schedule():
+    detector = deco()
+    detector._trainer = SimpleNamespace(estimated_stepping_batches=float("inf"))
+    with pytest.raises(ValueError, match="max_epochs"):
+        detector.configure_optimizers()
