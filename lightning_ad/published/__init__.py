@@ -4,6 +4,15 @@
 published tables whose protocols the default evaluation does not share.
 """
 
+from lightning_ad.published.d3ad import D3ADAsPublished
 from lightning_ad.published.ddad import DDADAsPublished
+from lightning_ad.published.deco import DeCoDiffAsPublished
+from lightning_ad.published.pro import PublishedPRO, pro_200_thresholds
 
-__all__ = ["DDADAsPublished"]
+__all__ = [
+    "D3ADAsPublished",
+    "DDADAsPublished",
+    "DeCoDiffAsPublished",
+    "PublishedPRO",
+    "pro_200_thresholds",
+]
