@@ -18,6 +18,12 @@ from lightning_ad.metrics.ranking import area_to_limit
 REGION_WEIGHT = 2**36
 
 
+def check_limit(fpr_limit: float) -> None:
+    """Raise a ValueError unless the false-positive rate that ends the integral is in (0, 1]."""
+    if not 0 < fpr_limit <= 1:
+        raise ValueError(f"fpr_limit must lie in (0, 1], got {fpr_limit}")
+
+
 def region_weights(defective: Tensor) -> Tensor:
     """Return the int64 weight REGION_WEIGHT / area of each defective pixel, in row-major order.
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from lightning_ad.metrics.aupro import aupro, region_weights
+from lightning_ad.metrics.aupro import aupro, check_limit, region_weights
 from lightning_ad.metrics.histogram import MAX_BINS, RankingMetric
 from lightning_ad.metrics.ranking import auroc, average_precision, f1_maximum
 
@@ -26,8 +26,7 @@ class PixelMetrics(RankingMetric):
     """
 
     def __init__(self, fpr_limit: float = 0.3, exact: bool = False) -> None:
-        if not 0 < fpr_limit <= 1:
-            raise ValueError(f"fpr_limit must lie in (0, 1], got {fpr_limit}")
+        check_limit(fpr_limit)
         super().__init__(max_bins=None if exact else MAX_BINS)
         self.fpr_limit = fpr_limit
 

@@ -1,0 +1,140 @@
+"""Computes, logs, prints and writes the metrics of a test, the same way for every method."""
+
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+
+from lightning_ad.callbacks.results import (
+    ScoredImage,
+    fingerprint,
+    metric_rows,
+    results_table,
+    write_csv,
+    write_json,
+)
+from lightning_ad.callbacks.surroundings import data_module, of_all_processes
+from lightning_ad.detector import Detection
+from lightning_ad.metrics.aupro import check_limit
+from lightning_ad.metrics.detection import METRICS_VERSION, DetectionMetrics
+
+log = logging.getLogger(__name__)
+
+
+class Evaluation(Callback):
+    """Metrics per category and their mean, in every logger, on the screen and in the run folder.
+
+    Logs `test/<category>/<metric>` and `test/mean/<metric>`. At the end the first process prints
+    one table and writes metrics.json, metrics.csv and scores.csv into the trainer's
+    `default_root_dir`. A test image that was counted twice, as Lightning's own distributed sampler
+    would have it, is an error. `Trainer.test(..., verbose=False)` spares Lightning's own table.
+
+    Args:
+        fpr_limit: False-positive rate at which the AUPRO integral ends, in (0, 1].
+        exact: Rank every distinct pixel score instead of about 10^5 bins; the memory then grows
+            with the test set, 32 bytes per pixel.
+    """
+
+    def __init__(self, fpr_limit: float = 0.3, exact: bool = False) -> None:
+        check_limit(fpr_limit)
+        self.fpr_limit = fpr_limit
+        self.exact = exact
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start with empty counts for the data module's categories."""
+        data = data_module(trainer)
+        self.metrics = DetectionMetrics(
+            data.categories, self.fpr_limit, self.exact, data.has_masks
+        ).to(pl_module.device)
+        self.scored: list[ScoredImage] = []
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count the batch; no communication, as processes may have different numbers of batches."""
+        detection: Detection = outputs
+        label, category, path = batch["label"], batch["category"], batch["path"]
+        self.metrics.update(
+            detection.anomaly_map, batch["mask"], detection.score, label, category, path
+        )
+        names = [self.metrics.categories[index] for index in category.tolist()]
+        lines = zip(path, names, label.tolist(), detection.score.tolist(), strict=True)
+        self.scored += [ScoredImage(*line) for line in lines]
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Merge the counts and scores of all processes and log the metrics."""
+        self.results = self.metrics.compute()
+        self.scored = sorted(image for share in of_all_processes(self.scored) for image in share)
+        _require_once(self.scored)
+        # The same on all processes; of these the maximum, unlike the mean, is not rounded.
+        logged = {f"test/{name}": value for name, value in self.results.items()}
+        pl_module.log_dict(logged, sync_dist=True, reduce_fx="max")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the table and write the files, from the first process."""
+        if trainer.is_global_zero:
+            definition = self._definition(trainer, pl_module)
+            for logger in trainer.loggers:
+                logger.log_hyperparams({"fingerprint": definition["fingerprint"]})
+            speed = _speed(trainer)
+            self._write(Path(trainer.default_root_dir), definition, speed)
+            self._print(definition, speed)
+        del self.metrics, self.scored
+
+    def _definition(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """What the numbers depend on beside the model, with its fingerprint."""
+        fields = {
+            "protocol": getattr(pl_module, "protocol", "default"),
+            "metrics_version": METRICS_VERSION,
+            "fpr_limit": self.fpr_limit,
+            "exact": self.exact,
+            "data": data_module(trainer).fingerprint_fields(),
+        }
+        return {"fingerprint": fingerprint(fields), "method": type(pl_module).__name__} | fields
+
+    def _write(self, folder: Path, definition: dict[str, Any], speed: dict[str, float]) -> None:
+        logged = {f"test/{name}": value for name, value in self.results.items()}
+        write_json(
+            folder / "metrics.json", logged | speed | {"images": len(self.scored)} | definition
+        )
+        names, rows, titles = metric_rows(self.results)
+        lines = [[title, *row] for title, row in zip(titles, rows, strict=True)]
+        write_csv(folder / "metrics.csv", ["category", *names], lines)
+        write_csv(folder / "scores.csv", ScoredImage._fields, self.scored)
+        log.info("metrics: %s (also metrics.csv, scores.csv)", folder / "metrics.json")
+
+    def _print(self, definition: dict[str, Any], speed: dict[str, float]) -> None:
+        caption = f"protocol {definition['protocol']}, fingerprint {definition['fingerprint']}"
+        if speed:
+            rate, duration = speed.values()
+            caption += f"\n{rate:.3g} images/s, {duration:.3g} ms per image"
+        counts = Counter(image.category for image in self.scored)
+        Console().print(results_table(self.results, counts, caption))
+
+
+def _require_once(scored: list[ScoredImage]) -> None:
+    repeated = [
+        path for path, count in Counter(image.path for image in scored).items() if count > 1
+    ]
+    if repeated:
+        raise ValueError(
+            f"{len(repeated)} test image(s) were scored more than once, among them {repeated[0]}: "
+            "the metrics would count them twice. Give the test loader a sampler that repeats none."
+        )
+
+
+def _speed(trainer: Trainer) -> dict[str, float]:
+    """The throughput that was logged before, if it was."""
+    names = ("test/images_per_second", "test/milliseconds_per_image")
+    logged = trainer.callback_metrics
+    return {name: float(torch.as_tensor(logged[name])) for name in names if name in logged}

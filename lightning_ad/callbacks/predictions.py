@@ -1,0 +1,104 @@
+"""Scores images that nobody has labelled: a table, a picture and a heat map of each."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from lightning.pytorch import Callback, Trainer
+from numpy.typing import NDArray
+
+from lightning_ad.callbacks.drawing import Scale, heat, overlay, photograph, row_of
+from lightning_ad.callbacks.results import name_below, png_name, write_csv
+from lightning_ad.callbacks.surroundings import data_module, of_all_processes
+from lightning_ad.detector import AnomalyDetector, Detection
+
+log = logging.getLogger(__name__)
+
+
+class Predictions(Callback):
+    """predictions.csv, and per image a panel and a heat map that mirror the tree of the data.
+
+    All in `<run>/predictions`. The table has path, score, threshold and anomalous (1 or 0); the
+    last two are empty for a model without calibration. Colours run from 0 to twice the calibrated
+    pixel threshold, so that they compare between images; without one, over each map's own range.
+
+    Args:
+        save_maps: Also write each raw map (H, W) as a float32 `.npy` file.
+    """
+
+    def __init__(self, save_maps: bool = False) -> None:
+        self.save_maps = save_maps
+
+    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Forget earlier predictions."""
+        self.rows: list[tuple[str, float, float, float]] = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Note the scores of a batch and draw its images."""
+        detector: AnomalyDetector = pl_module
+        detection: Detection = outputs
+        category = detector.category_of(batch)
+        thresholds = detector.image_threshold(category).tolist()
+        limits = detector.pixel_threshold(category).tolist()
+        folder = Path(trainer.default_root_dir) / "predictions"
+        for index, path in enumerate(batch["path"]):
+            score, threshold = float(detection.score[index]), thresholds[index]
+            anomalous = math.nan if math.isnan(threshold) else float(score > threshold)
+            self.rows.append((path, score, threshold, anomalous))
+            anomaly_map = detection.anomaly_map[index, 0].float().cpu().numpy()
+            scale = _scale(anomaly_map, limits[index])
+            image = photograph(batch["image"][index])
+            colours = overlay(image, heat(anomaly_map, scale))
+            tiles = {
+                "image": image,
+                "reconstruction": photograph(detection.reconstruction[index]),
+                "anomaly map": colours,
+            }
+            name = name_below(path, data_module(trainer).root)
+            title = f"score {score:.4g}, {_verdict(anomalous, threshold)}:  {name.as_posix()}"
+            _write(folder / "panels" / png_name(name), row_of(tiles, title, scale))
+            _write(folder / "heatmaps" / png_name(name), heat(anomaly_map, scale))
+            if self.save_maps:
+                file = folder / "maps" / name.with_name(name.name + ".npy")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                np.save(file, anomaly_map)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Write the table of all processes."""
+        rows = sorted(row for share in of_all_processes(self.rows) for row in share)
+        if trainer.is_global_zero:
+            file = Path(trainer.default_root_dir) / "predictions" / "predictions.csv"
+            table = [
+                [path, score, threshold, anomalous if math.isnan(anomalous) else int(anomalous)]
+                for path, score, threshold, anomalous in rows
+            ]
+            write_csv(file, ["path", "score", "threshold", "anomalous"], table)
+            log.info("predictions: %s", file)
+
+
+def _scale(anomaly_map: NDArray[np.float32], threshold: float) -> Scale:
+    if math.isnan(threshold):
+        return Scale(float(anomaly_map.min()), float(anomaly_map.max()))
+    return Scale(0.0, 2 * threshold)
+
+
+def _verdict(anomalous: float, threshold: float) -> str:
+    if math.isnan(anomalous):
+        return "no threshold calibrated"
+    return f"{'ANOMALOUS, above' if anomalous else 'normal, up to'} {threshold:.4g}"
+
+
+def _write(file: Path, picture: NDArray[np.uint8]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(file), picture)

@@ -1,0 +1,96 @@
+"""What a test leaves behind: metrics.json, metrics.csv, scores.csv and a table for the eye."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+from rich.table import Table
+
+from lightning_ad.metrics.detection import IMAGE_METRICS, PIXEL_METRICS
+
+
+class ScoredImage(NamedTuple):
+    """One line of scores.csv."""
+
+    path: str
+    category: str
+    label: int
+    score: float
+
+
+def fingerprint(fields: Mapping[str, Any]) -> str:
+    """Return twelve hexadecimal digits that stand for what defines a row of results."""
+    text = json.dumps(fields, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def name_below(path: str, root: Path) -> PurePath:
+    """Return a file's path below `root`, or its whole path made relative: one name per file."""
+    absolute, top = Path(path).absolute(), root.absolute()
+    inside = absolute.is_relative_to(top)
+    return absolute.relative_to(top if inside else absolute.anchor)
+
+
+def png_name(name: PurePath) -> PurePath:
+    """Return the name of a picture of an image; two images of one folder never share it."""
+    return name if name.suffix == ".png" else name.with_name(name.name + ".png")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file entirely or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a flat JSON object; NaN, which JSON does not know, becomes null."""
+    known = {
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in values.items()
+    }
+    write_whole(path, json.dumps(known, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a table with every digit; NaN becomes an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([["" if cell != cell else cell for cell in row] for row in rows])
+    write_whole(path, text.getvalue())
+
+
+def metric_rows(metrics: Mapping[str, float]) -> tuple[list[str], list[list[float]], list[str]]:
+    """Return the metrics' names, a row of values per category and for the mean, the rows' names.
+
+    `metrics` has the keys of DetectionMetrics.compute: `<category>/<metric>`, `mean/<metric>`.
+    """
+    names = [name for name in IMAGE_METRICS + PIXEL_METRICS if f"mean/{name}" in metrics]
+    titles = list(dict.fromkeys(key.rpartition("/")[0] for key in metrics))
+    return names, [[metrics[f"{title}/{name}"] for name in names] for title in titles], titles
+
+
+def results_table(metrics: Mapping[str, float], counts: Mapping[str, int], caption: str) -> Table:
+    """Return a rich table in percent: a row per category with its image count, and the mean."""
+    names, rows, titles = metric_rows(metrics)
+    table = Table(title="Test results in percent", caption=caption, caption_justify="left")
+    table.add_column("category", overflow="fold")
+    table.add_column("images", justify="right")
+    for name in names:
+        level, _, metric = name.partition("_")
+        heading = "F1max" if metric == "f1max" else metric.upper()
+        table.add_column(f"{level}\n{heading}", justify="right")
+    for title, values in zip(titles, rows, strict=True):
+        if title == "mean":
+            table.add_section()
+        images = counts.get(title, sum(counts.values()))
+        cells = ["-" if math.isnan(value) else f"{100 * value:.2f}" for value in values]
+        table.add_row(title, str(images), *cells, style="bold" if title == "mean" else None)
+    return table

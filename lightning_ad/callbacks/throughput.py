@@ -1,0 +1,68 @@
+"""Measures how fast a method scores images."""
+
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_ad.callbacks.surroundings import of_all_processes
+
+
+class Throughput(Callback):
+    """Images per second and milliseconds per image of a test's steps, without loading and metrics.
+
+    Logs `test/images_per_second`, the sum over the processes, and `test/milliseconds_per_image`,
+    the time one image takes on one process. The first batch of each process warms up and does not
+    count, unless it is the only one: then the figures include warming up, and understate the speed.
+
+    Give it to the Trainer before other callbacks, or their work on a batch counts as well.
+    """
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget earlier tests."""
+        self.batches: list[tuple[int, float]] = []
+
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Start the clock."""
+        self.started = _now(pl_module.device)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stop the clock."""
+        duration = _now(pl_module.device) - self.started
+        self.batches.append((len(batch["image"]), duration))
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add up the processes and log."""
+        counted = self.batches[1:] or self.batches
+        own = (sum(images for images, _ in counted), sum(seconds for _, seconds in counted))
+        working = [share for share in of_all_processes(own) if share[0]]
+        images, seconds = (sum(column) for column in zip(*working, strict=True))
+        values = {
+            "test/images_per_second": sum(images / seconds for images, seconds in working),
+            "test/milliseconds_per_image": 1000 * seconds / images,
+        }
+        # The same on all processes; of these the maximum, unlike the mean, is not rounded.
+        pl_module.log_dict(values, sync_dist=True, reduce_fx="max")
+
+
+def _now(device: torch.device) -> float:
+    """Return the time in seconds at which the device has done all work given to it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

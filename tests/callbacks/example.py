@@ -1,0 +1,95 @@
+"""A detector that reads the answer from the image, and images to put it to the test."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from data_modules.samplers import EveryItemOnce
+from lightning_ad.detector import Detection
+
+CATEGORIES = ["bottle", "cable"]
+SIZE = 32
+
+
+class Images(Dataset[dict[str, Any]]):
+    """Noise, redder where the defect is; two of three images are defective."""
+
+    def __init__(self, count: int, root: Path) -> None:
+        self.count = count
+        self.root = root
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(index)
+        image = torch.rand(3, SIZE, SIZE, generator=generator) - 0.5
+        mask = torch.zeros(1, SIZE, SIZE, dtype=torch.uint8)
+        label, category = int(index % 3 > 0), index % 2
+        if label:
+            mask[:, 4 + index % 9 : 14 + index % 9, 8:13] = 1
+            image[0] += 0.4 * mask[0]
+        folder = self.root / CATEGORIES[category] / "test" / ("broken" if label else "good")
+        path = str(folder / f"{index:03d}.png")
+        return {
+            **{"image": image, "mask": mask, "label": label},
+            **{"category": category, "path": path},
+        }
+
+
+class Data(LightningDataModule):
+    def __init__(self, count: int, root: Path, has_masks: bool = True, once: bool = True) -> None:
+        super().__init__()
+        self.root, self.has_masks, self.once = root, has_masks, once
+        self.categories = CATEGORIES
+        self.images = Images(count, root)
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        return {"data_set": "Example", "images": len(self.images)}
+
+    def test_dataloader(self) -> DataLoader:
+        assert self.trainer is not None
+        place = self.trainer.global_rank, self.trainer.world_size
+        sampler = EveryItemOnce(self.images, *place) if self.once else [0, 1, 1, 2]
+        return DataLoader(self.images, batch_size=4, sampler=sampler)
+
+    def predict_dataloader(self) -> DataLoader:
+        return self.test_dataloader()
+
+
+class Detector(LightningModule):
+    def __init__(self, threshold: float = float("nan")) -> None:
+        super().__init__()
+        self.threshold = threshold
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def test_step(self, batch: Any, batch_idx: int) -> Detection:
+        anomaly_map = batch["image"][:, :1]
+        return Detection(anomaly_map, anomaly_map.flatten(1).amax(1), batch["image"] / 2, {})
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Detection:
+        return self.test_step(batch, batch_idx)
+
+    def category_of(self, batch: Any) -> Tensor:
+        return batch["category"]
+
+    def image_threshold(self, category: Tensor) -> Tensor:
+        return torch.full(category.shape, self.threshold)
+
+    pixel_threshold = image_threshold
+
+
+def trainer(folder: Path, *callbacks: Any, **options: Any) -> Trainer:
+    settings = {"accelerator": "cpu", "devices": 1, "logger": False, **options}
+    return Trainer(
+        default_root_dir=folder,
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        **settings,
+    )

@@ -1,0 +1,148 @@
+import csv
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from sklearn.metrics import roc_auc_score
+
+from lightning_ad.callbacks import Evaluation, Throughput
+from lightning_ad.callbacks.results import name_below
+from lightning_ad.metrics import evaluate_maps
+from tests.callbacks.example import CATEGORIES, Data, Detector, Images, trainer
+
+COUNT = 17
+SPEED = ("test/images_per_second", "test/milliseconds_per_image")
+
+
+def run_test(folder, *, data=None, evaluation=None, **options):
+    callbacks = Throughput(), evaluation or Evaluation()
+    tester = trainer(folder, *callbacks, **options)
+    tester.test(Detector(), data or Data(COUNT, folder / "data"), verbose=False)
+    return tester
+
+
+def results_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_metrics_reach_the_trainer_the_loggers_and_the_files(tmp_path, capsys):
+    tester = run_test(tmp_path, logger=CSVLogger(tmp_path / "log"))
+    written = results_of(tmp_path)
+    items = [Images(COUNT, tmp_path)[index] for index in range(COUNT)]
+    for number, category in enumerate(CATEGORIES):
+        chosen = [item for item in items if item["category"] == number]
+        maps = torch.stack([item["image"][0] for item in chosen])
+        masks = torch.stack([item["mask"][0] for item in chosen])
+        for name, value in evaluate_maps(maps, masks).items():
+            assert written[f"test/{category}/{name}"] == value
+    mean = np.mean([written[f"test/{category}/pixel_aupro"] for category in CATEGORIES])
+    assert written["test/mean/pixel_aupro"] == pytest.approx(mean, abs=1e-12)
+    assert written["images"] == COUNT and written["protocol"] == "default"
+
+    logged = {key: float(value) for key, value in tester.callback_metrics.items()}
+    expected = {key: value for key, value in written.items() if key.startswith("test/")}
+    assert logged == pytest.approx(expected, rel=1e-6)
+    log = next((tmp_path / "log").rglob("metrics.csv"))
+    [row] = csv.DictReader(log.open())
+    assert float(row["test/mean/image_auroc"]) == pytest.approx(written["test/mean/image_auroc"])
+    hyperparameters = next((tmp_path / "log").rglob("hparams.yaml")).read_text()
+    assert written["fingerprint"] in hyperparameters
+
+    rows = {row["category"]: row for row in csv.DictReader((tmp_path / "metrics.csv").open())}
+    assert list(rows) == [*CATEGORIES, "mean"]
+    assert float(rows["cable"]["pixel_auroc"]) == written["test/cable/pixel_auroc"]
+    printed = capsys.readouterr().out
+    assert f"{100 * written['test/mean/image_auroc']:.2f}" in printed
+    assert f"{100 * written['test/bottle/pixel_aupro']:.2f}" in printed
+    assert "images/s" in printed and written["fingerprint"] in printed
+
+
+def test_scores_are_listed_by_path_and_agree_with_the_metrics(tmp_path):
+    run_test(tmp_path)
+    rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    assert len(rows) == COUNT
+    assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
+    for category in CATEGORIES:
+        here = [row for row in rows if row["category"] == category]
+        labels, scores = [[float(row[name]) for row in here] for name in ("label", "score")]
+        expected = roc_auc_score(labels, scores)
+        assert results_of(tmp_path)[f"test/{category}/image_auroc"] == pytest.approx(expected)
+
+
+def test_undefined_metrics_are_null_in_json_and_empty_in_csv(tmp_path):
+    with pytest.warns(UserWarning, match="undefined"):
+        run_test(tmp_path, data=Data(2, tmp_path))  # one normal bottle, one defective cable
+    written = results_of(tmp_path)
+    assert written["test/bottle/pixel_aupro"] is None
+    assert written["test/mean/image_auroc"] is None
+    assert written["test/mean/pixel_auroc"] == written["test/cable/pixel_auroc"] > 0.5
+    assert re.search(r"^bottle,,,", (tmp_path / "metrics.csv").read_text(), re.MULTILINE)
+
+
+def test_without_masks_only_image_metrics(tmp_path):
+    run_test(tmp_path, data=Data(COUNT, tmp_path, has_masks=False))
+    metrics = [key for key in results_of(tmp_path) if key.startswith("test/mean/")]
+    names = ["image_auroc", "image_auprc", "image_f1max"]
+    assert metrics == [f"test/mean/{name}" for name in names]
+
+
+def test_an_image_that_is_counted_twice_is_an_error(tmp_path):
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(ValueError, match=r"scored more than once.*001\.png"),
+    ):
+        run_test(tmp_path, data=Data(COUNT, tmp_path, once=False))
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_fingerprint_tells_what_defines_the_numbers(tmp_path):
+    prints = set()
+    variants = {
+        "same": {},
+        "again": {},
+        "limit": {"evaluation": Evaluation(fpr_limit=0.05)},
+        "exact": {"evaluation": Evaluation(exact=True)},
+        "data": {"data": Data(COUNT - 1, tmp_path)},
+    }
+    for name, changes in variants.items():
+        run_test(tmp_path / name, **changes)
+        prints.add(results_of(tmp_path / name)["fingerprint"])
+    assert len(prints) == len(variants) - 1
+
+
+def test_bad_options_and_missing_data_module(tmp_path):
+    with pytest.raises(ValueError, match="fpr_limit"):
+        Evaluation(fpr_limit=0)
+    data = Data(COUNT, tmp_path)
+    tester = trainer(tmp_path, Evaluation())
+    data.trainer = tester
+    with pytest.raises(TypeError, match="datamodule"):
+        tester.test(Detector(), data.test_dataloader())
+
+
+def test_names_below_a_root_stay_unique(tmp_path):
+    assert name_below(str(tmp_path / "a/b.png"), tmp_path).as_posix() == "a/b.png"
+    outside = name_below("/elsewhere/b.png", tmp_path)
+    assert not outside.is_absolute() and outside.name == "b.png"
+
+
+def test_throughput_leaves_out_the_first_batch_and_other_callbacks(tmp_path, monkeypatch):
+    clock = iter([0, 10, 10, 12, 12, 14, 14, 16, 16, 17])  # the first of five batches takes 10 s
+    monkeypatch.setattr("lightning_ad.callbacks.throughput._now", lambda device: next(clock))
+    tester = run_test(tmp_path)  # batches of 4, 4, 4, 4 and 1
+    rate = float(tester.callback_metrics[SPEED[0]])
+    assert rate == pytest.approx(13 / 7)
+    assert float(tester.callback_metrics[SPEED[1]]) == pytest.approx(1000 / rate)
+    assert results_of(tmp_path)[SPEED[0]] == pytest.approx(rate)
+
+
+def test_throughput_of_a_single_batch_is_that_batch(tmp_path, monkeypatch):
+    clock = iter([0, 2])
+    monkeypatch.setattr("lightning_ad.callbacks.throughput._now", lambda device: next(clock))
+    tester = run_test(tmp_path, data=Data(4, tmp_path))
+    assert float(tester.callback_metrics[SPEED[0]]) == 2
+    assert not math.isnan(float(tester.callback_metrics[SPEED[1]]))
