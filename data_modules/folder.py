@@ -16,6 +16,7 @@ from data_modules.layout import (
     images_in,
     normal_records,
     pair_masks,
+    right_folder,
 )
 from data_modules.problems import DataError, WrongTreeError
 from data_modules.records import Record, Split
@@ -121,6 +122,8 @@ class Folder(AnomalyDataModule):
     def list_category(self, category: str) -> list[Record]:
         """Records of the train and test folders, or of the normal and abnormal ones."""
         if self.normal_dir is None:
+            if not self.train.is_dir() and not self.test.is_dir():
+                raise WrongTreeError(self._no_folders())
             records = normal_records(images_below(self.train), "train", category)
             for folder in folders_in(self.test):
                 if folder.name in NORMAL_FOLDERS:
@@ -140,6 +143,16 @@ class Folder(AnomalyDataModule):
         """Every image below the root but the masks, whatever it shows."""
         images = [image for image in images_below(self.root) if self.masks not in image.parents]
         return normal_records(images, "test", self.categories[0])
+
+    def _no_folders(self) -> str:
+        train, test = self.train.relative_to(self.root), self.test.relative_to(self.root)
+        hint = right_folder(
+            self.root, lambda folder: (folder / train).is_dir() or (folder / test).is_dir()
+        )
+        return (
+            f"Folder: {self.root} (data.root) has neither {train}/ (data.train) nor {test}/ "
+            f"(data.test); without them only predict works.{hint}"
+        )
 
     def _defective(self, folder: Path, start: Path, category: str) -> list[Record]:
         """Records of one folder of defects, and of those inside it."""

@@ -54,8 +54,9 @@ def pair_masks(images: list[Path], folder: Path, in_order: bool = False) -> list
     found = [by_stem.get(image.stem) or by_stem.get(f"{image.stem}_mask") for image in images]
     if in_order and not any(found) and len(masks) == len(images):
         return masks
+    ending = "_mask.png" if any(stem.endswith("_mask") for stem in by_stem) else ".png"
     return [
-        mask or folder / f"{image.stem}_mask.png" for image, mask in zip(images, found, strict=True)
+        mask or folder / f"{image.stem}{ending}" for image, mask in zip(images, found, strict=True)
     ]
 
 
@@ -102,12 +103,18 @@ def find_categories(
         return categories
     if not any(root.iterdir()):
         raise WrongTreeError(f"{name}: the folder {root} (data.root) is empty; expected {tree}")
-    message = f"{name}: {root} (data.root) does not hold the data set; expected {tree}."
+    hint = right_folder(root, lambda folder: bool(categories_in(folder)))
+    raise WrongTreeError(
+        f"{name}: {root} (data.root) does not hold the data set; expected {tree}.{hint}"
+    )
+
+
+def right_folder(root: Path, looks_right: Callable[[Path], bool]) -> str:
+    """A sentence that names the folder meant, when root is a level or two too high or too low."""
     inner = folders_in(root)[:100]
-    nearby = [*inner, *(deeper for folder in inner for deeper in folders_in(folder)[:100])]
-    for folder in (*nearby, *root.resolve().parents[:3]):
-        if categories_in(folder):
-            side = "above" if folder in root.resolve().parents else "below"
-            message += f" The folder {folder}, {side} it, looks right: use that as data.root."
-            break
-    raise WrongTreeError(message)
+    below = [*inner, *(deeper for folder in inner for deeper in folders_in(folder)[:100])]
+    for side, folders in (("below", below), ("above", root.resolve().parents[:5])):
+        for folder in folders:
+            if looks_right(folder):
+                return f" The folder {folder}, {side} it, looks right: use that as data.root."
+    return ""

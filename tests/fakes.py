@@ -4,6 +4,7 @@ Images are smooth coloured textures with a bright square where the defect is; ma
 """
 
 import csv
+import json
 from pathlib import Path
 
 import cv2
@@ -222,4 +223,67 @@ def write_dtd(
             write(root / category / "test" / defect / f"{index:03d}.png", image)
             name = mask_name.format(stem=f"{index:03d}", index=index)
             write(root / category / "ground_truth" / defect / f"{name}.png", mask * 255)
+    return root
+
+
+def write_mpdd(root: Path, categories: tuple[str, ...] = ("bracket_black", "tubes")) -> Path:
+    """MPDD: MVTec AD's tree."""
+    return write_mvtec(root, categories)
+
+
+def write_mvtec_loco(
+    root: Path,
+    categories: tuple[str, ...] = ("juice_bottle",),
+    train: int = 5,
+    validation: int = 2,
+    good: int = 3,
+    bad: int = 2,
+    size: int = 48,
+) -> Path:
+    """MVTec LOCO: `bad` of each kind; two masks in a folder per image, values name the defect."""
+    for number, category in enumerate(categories):
+        parts = (("train", train), ("validation", validation), ("test", good))
+        for part, count in parts:
+            for index in range(count):
+                image = texture(1000 * number + 50 * len(part) + index, size, size)
+                write(root / category / part / "good" / f"{index:03d}.png", image)
+        for kind, defect in enumerate(("logical_anomalies", "structural_anomalies")):
+            for index in range(bad):
+                image, mask = defective(1000 * number + 900 + 10 * kind + index, size, size)
+                write(root / category / "test" / defect / f"{index:03d}.png", image)
+                truth = root / category / "ground_truth" / defect / f"{index:03d}"
+                top = mask * (np.arange(size)[:, None] < np.argmax(mask.any(axis=1)) + 3)
+                write(truth / "000.png", top * np.uint8(255))
+                write(truth / "001.png", (mask - top) * np.uint8(90))
+    return root
+
+
+def write_real_iad(
+    root: Path,
+    categories: tuple[str, ...] = ("audiojack",),
+    train: int = 6,
+    good: int = 3,
+    bad: int = 3,
+    size: int = 48,
+) -> Path:
+    """Real-IAD: images in folders per specimen, splits in one JSON list per object."""
+    for number, category in enumerate(categories):
+        images = root / "realiad_1024" / category
+        samples: dict[str, list[dict[str, str | None]]] = {"train": [], "test": []}
+        for index in range(train + good):
+            name = f"OK/S{index:04d}/{category}_{index:04d}_OK_C1_20230101.jpg"
+            write(images / name, texture(1000 * number + index, size, size))
+            sample = {"category": category, "anomaly_class": "OK", "image_path": name}
+            samples["train" if index < train else "test"].append({**sample, "mask_path": None})
+        for index in range(bad):
+            stem = f"NG/HS/S{index:04d}/{category}_{index:04d}_NG_HS_C1_20230101"
+            image, mask = defective(1000 * number + 500 + index, size, size)
+            write(images / f"{stem}.jpg", image)
+            write(images / f"{stem}.png", mask * 255)
+            sample = {"category": category, "anomaly_class": "HS", "image_path": f"{stem}.jpg"}
+            samples["test"].append({**sample, "mask_path": f"{stem}.png"})
+        lists = root / "realiad_jsons" / "realiad_jsons"
+        lists.mkdir(parents=True, exist_ok=True)
+        meta = {"normal_class": "OK", "prefix": f"{category}/", "pre_transform": None}
+        (lists / f"{category}.json").write_text(json.dumps({"meta": meta, **samples}))
     return root

@@ -1,0 +1,83 @@
+"""VisA: 12 objects (Zou, Jeong, Pemula, Zhang, Dabeer, ECCV 2022), downloaded or converted.
+
+As downloaded, `split_csv/1cls.csv` says what trains, images end in .JPG and masks hold class ids.
+The publisher's conversion gives MVTec AD's tree, in which images keep .JPG and masks are .png.
+"""
+
+import csv
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from data_modules.base import AnomalyDataModule
+from data_modules.layout import folders_in, has_train_or_test, train_test_records
+from data_modules.problems import DataError, WrongTreeError
+from data_modules.records import GOOD, Counts, Record, Split
+
+SPLIT_FILE = Path("split_csv", "1cls.csv")
+COLUMNS = ("object", "split", "label", "image", "mask")
+
+
+class VisA(AnomalyDataModule):
+    """VisA; `root` holds candle/, ... and split_csv/, or the converted candle/, ..."""
+
+    tree = "<object>/Data/Images and split_csv/1cls.csv, or <object>/train/good, <object>/test/bad"
+    mask_rule = "nonzero"
+    published: ClassVar[dict[str, Counts]] = {
+        "candle": Counts(900, 100, 100),
+        "capsules": Counts(542, 60, 100),
+        "cashew": Counts(450, 50, 100),
+        "chewinggum": Counts(453, 50, 100),
+        "fryum": Counts(450, 50, 100),
+        "macaroni1": Counts(900, 100, 100),
+        "macaroni2": Counts(900, 100, 100),
+        "pcb1": Counts(904, 100, 100),
+        "pcb2": Counts(901, 100, 100),
+        "pcb3": Counts(905, 101, 100),
+        "pcb4": Counts(904, 101, 100),
+        "pipe_fryum": Counts(450, 50, 100),
+    }
+
+    def categories_in(self, root: Path) -> list[str]:
+        """Objects of a downloaded or of a converted tree; an error if `root` mixes them."""
+        folders = folders_in(root)
+        raw = [folder.name for folder in folders if (folder / "Data").is_dir()]
+        converted = [folder.name for folder in folders if has_train_or_test(folder)]
+        if raw and converted:
+            raise WrongTreeError(
+                f"VisA: {root} (data.root) mixes the downloaded tree ({', '.join(raw)}) with the "
+                f"converted one ({', '.join(converted)}): keep them in separate folders"
+            )
+        return raw or converted
+
+    def list_category(self, category: str) -> list[Record]:
+        """Records of one object, from the CSV file or from the converted tree."""
+        if not (self.root / category / "Data").is_dir():
+            return train_test_records(self.root / category, category)
+        records = [self._record(row) for row in self._rows if row["object"] == category]
+        if not records:
+            raise DataError(f"VisA: {self.root / SPLIT_FILE} lists no images of {category}")
+        return records
+
+    def _record(self, row: dict[str, str]) -> Record:
+        image = self.root / row["image"]
+        split: Split = "train" if row["split"] == "train" else "test"
+        if row["label"] == "normal":
+            return Record(image, None, 0, split, row["object"], GOOD)
+        return Record(image, self.root / row["mask"], 1, split, row["object"], "bad")
+
+    @cached_property
+    def _rows(self) -> list[dict[str, str]]:
+        path = self.root / SPLIT_FILE
+        if not path.is_file():
+            raise WrongTreeError(
+                f"VisA: {path} is missing; the downloaded tree (data.root) comes with it"
+            )
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            columns = {"object", "split", "label", "image", "mask"}
+            if not columns <= set(reader.fieldnames or ()):
+                raise DataError(
+                    f"VisA: {path} lacks columns; expected {', '.join(sorted(columns))}"
+                )
+            return list(reader)
