@@ -1,0 +1,297 @@
+"""D3AD: latent diffusion that noises an image as much as it looks unusual.
+
+Tebbe, Tayyub, "Dynamic Addition of Noise in a Diffusion Model for Anomaly Detection", CVPR
+Workshops (VAND) 2024. A diffusion model learns the latents of normal images. At test time the
+distance of an image to its nearest training images decides how far up the noise schedule it
+starts (dynamic implicit conditioning). It starts there without any noise, only scaled, and is
+denoised while being pulled towards itself. Latent and feature distances make the anomaly map; the
+feature extractor is first tuned on reconstructions of normal images.
+
+What differs from the authors' code: the maps are scaled by held-out normal images instead of the
+test set, training images don't count among their own neighbours, latents at test time are the
+posterior's mean instead of a sample, and the extractor keeps its batch statistics. The bank of
+training images is made with the extractor as it is after its tuning, which also sees test images.
+`experiments/published/` has the authors' protocol.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from lightning_ad import diffusion, maps
+from lightning_ad.adaptation import cosine_loss, halves
+from lightning_ad.detector import AnomalyDetector, Phase
+from lightning_ad.latent_cache import LatentCache
+from lightning_ad.neighbours import (
+    bin_of,
+    distance_to_nearest,
+    equal_width_edges,
+    leave_one_out_distance,
+)
+from lightning_ad.networks.autoencoders import Autoencoder
+from lightning_ad.settings import per_category
+
+OptimizerFactory = Callable[[Iterable], Optimizer]
+
+PARTS = ("latent", "feature")
+
+
+class D3AD(AnomalyDetector):
+    """Dynamic noising in the latent space of a frozen autoencoder.
+
+    Args:
+        autoencoder: frozen, see `lightning_ad.networks.autoencoders`.
+        denoiser: network eps(zt, t) on its latents, see `lightning_ad.networks.DiffusionUNet`.
+        features: pretrained pyramid, see `lightning_ad.networks.FeaturePyramid`.
+        guidance: weight w of the pull towards the image; one number, or one per category by name.
+        max_level: T_max, the timestep that the most unusual images start from.
+        steps: network calls from there back to 0; levels are rounded to multiples.
+        neighbours: K, training images whose mean distance says how unusual an image is.
+        bins: number of levels to choose from; the lowest one is never used.
+        latent_share: share of the latent distance in the map, the rest is the feature distance's.
+        scored_layers: how many of the pyramid's deepest layers are compared; the shallowest of
+            them also finds the neighbours.
+        blur: sigma in pixels of the Gaussian that smooths the map.
+        adaptation_epochs: length of the extractor's tuning, or by category; 0 skips it.
+        optimizer: of the denoiser.
+        adaptation_optimizer: of the extractor.
+        cache_latents: encode the training images once instead of in every epoch.
+        false_alarm_rate: see `AnomalyDetector`.
+
+    Raises:
+        ValueError: if autoencoder and denoiser differ in channels.
+    """
+
+    remembers = True
+    kept_once = ("autoencoder",)
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        denoiser: nn.Module,
+        features: nn.Module,
+        guidance: float | dict[str, float] = 4.0,
+        max_level: int = 80,
+        steps: int = 10,
+        neighbours: int = 20,
+        bins: int = 10,
+        latent_share: float = 0.85,
+        scored_layers: int = 2,
+        blur: float = 4.0,
+        adaptation_epochs: int | dict[str, int] = 1,
+        optimizer: OptimizerFactory = lambda p: AdamW(p, lr=1e-4, weight_decay=0.01),
+        adaptation_optimizer: OptimizerFactory = lambda p: AdamW(p, lr=1e-4),
+        cache_latents: bool = False,
+        false_alarm_rate: float = 0.01,
+    ) -> None:
+        super().__init__(false_alarm_rate)
+        taken = getattr(denoiser, "channels", autoencoder.channels)
+        if taken != autoencoder.channels:
+            raise ValueError(
+                f"model.autoencoder makes latents of {autoencoder.channels} channels, "
+                f"model.denoiser takes {taken}: set the denoiser's option `channels` to "
+                f"{autoencoder.channels}"
+            )
+        self.autoencoder, self.denoiser, self.features = autoencoder, denoiser, features
+        self.guidance, self.max_level, self.steps = guidance, max_level, steps
+        self.neighbours, self.bins = neighbours, bins
+        self.latent_share, self.scored_layers, self.blur = latent_share, scored_layers, blur
+        self.adaptation_epochs = adaptation_epochs
+        self.optimizer, self.adaptation_optimizer = optimizer, adaptation_optimizer
+        self.cache_latents = cache_latents
+        self.latents: LatentCache | None = None
+        schedule = diffusion.linear_schedule(1000, 0.0015, 0.0195)
+        self.register_buffer("alpha_bar", schedule.float(), persistent=False)
+        self.alpha_bar: Tensor
+
+    # Training.
+
+    def phases(self) -> list[Phase]:
+        """Train the denoiser, then tune the extractor."""
+        epochs = per_category(self.adaptation_epochs, self.categories, "adaptation_epochs")[-1]
+        return [Phase("denoise"), *([Phase("adapt", round(epochs))] if round(epochs) else [])]
+
+    def trained(self) -> list[nn.Module]:
+        """The denoiser, or the extractor."""
+        return [self.features if self.phase == "adapt" else self.denoiser]
+
+    def train(self, mode: bool = True) -> "D3AD":
+        """Keep the extractor's batch statistics while it is tuned: small batches would drift."""
+        super().train(mode)
+        self.features.eval()
+        return self
+
+    def configure_optimizers(self) -> Optimizer:
+        """One optimizer per phase."""
+        make = self.adaptation_optimizer if self.phase == "adapt" else self.optimizer
+        return make([p for part in self.trained() for p in part.parameters()])
+
+    def setup(self, stage: str) -> None:
+        """Check what would fail later: the size of images, and how many there are to calibrate."""
+        super().setup(stage)
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if datamodule.image_size % self.autoencoder.factor:
+            raise ValueError(
+                f"data.image_size ({datamodule.image_size}) must be a multiple of "
+                f"{self.autoencoder.factor}, by which model.autoencoder shrinks an image"
+            )
+        if stage == "fit":
+            records = datamodule.memory_dataloader().dataset.records
+            names = [record.category for record in records]
+            self._check_enough({name: names.count(name) for name in self.categories})
+
+    def _check_enough(self, images: dict[str, int]) -> None:
+        for category, count in images.items():
+            if count <= self.neighbours:
+                raise ValueError(
+                    f"{count} training images of {category} are too few for {self.neighbours} "
+                    f"neighbours of each: add images, or set model.neighbours below {count}"
+                )
+
+    def on_fit_start(self) -> None:
+        """Encode the data once, if asked to; tuning the extractor needs the images themselves."""
+        cached = self.cache_latents and self.phase == "denoise"
+        self.latents = LatentCache(self.autoencoder, self.trainer.datamodule) if cached else None  # type: ignore[attr-defined]
+
+    def batch_loss(self, batch: Any) -> Tensor:
+        """Loss on a batch, from the latents on disk where they are."""
+        if self.latents is None:
+            return super().batch_loss(batch)
+        return self.latent_loss(self.latents.draw(batch["path"], self.device))
+
+    def loss(self, image: Tensor, category: Tensor) -> Tensor:
+        """Loss of the current phase on images (B, 3, H, W)."""
+        if self.phase == "adapt":
+            bins = torch.randint(1, self.bins + 1, (len(image),), device=image.device)
+            return self.adapt_loss(image, category, self.level_of(bins))
+        return self.latent_loss(self.autoencoder.encode(image, sample=True).to(image.dtype))
+
+    def latent_loss(self, latent: Tensor) -> Tensor:
+        """Loss of the denoiser on latents (B, C, h, w), at random times."""
+        t = torch.randint(len(self.alpha_bar), (len(latent),), device=latent.device)
+        return self.denoise_loss(latent, t, torch.randn_like(latent))
+
+    def denoise_loss(self, latent: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Mean squared error of the noise predicted in latents (B, C, h, w) at times t (B,)."""
+        zt = diffusion.add_noise(latent, noise, self.alpha_bar, t)
+        return F.mse_loss(self.denoiser(zt, t), noise)
+
+    def adapt_loss(self, image: Tensor, category: Tensor, level: Tensor) -> Tensor:
+        """Make reconstructions from the levels (B,) look like their images (B, 3, H, W)."""
+        with torch.no_grad():
+            latent = self.latent(image)
+            restored = self.reconstruct(latent, level, category)
+            reconstruction = self.autoencoder.decode(restored).to(image.dtype)
+        return cosine_loss(*halves(self.features(torch.cat([reconstruction, image]))))
+
+    # Dynamic implicit conditioning.
+
+    def memorize(self, image: Tensor, category: Tensor) -> dict[str, Tensor]:
+        """What tells images apart, (B, D)."""
+        return {"features": self.fingerprint(self.pyramid(image))}
+
+    def build_memory(self, features: Tensor, category: Tensor) -> None:
+        """Keep the bank, and edges of bins for each category and, last, for all of them."""
+        counts = [int((category == i).sum()) for i in range(len(self.categories))]
+        self._check_enough(dict(zip(self.categories, counts, strict=True)))
+        groups = [features[category == i] for i in range(len(self.categories))]
+        distances = [self.training_distance(group) for group in groups]
+        distances.append(torch.cat(distances))
+        self.calibration["bank"] = features
+        self.calibration["bank_category"] = category
+        self.calibration["bin_edges"] = torch.stack(
+            [equal_width_edges(group, self.bins) for group in distances]
+        )
+
+    def training_distance(self, bank: Tensor) -> Tensor:
+        """How unusual (N,) each image of a bank (N, D) is among the others."""
+        return leave_one_out_distance(bank, self.neighbours)
+
+    def fingerprint(self, pyramid: list[Tensor]) -> Tensor:
+        """Features (B, D) in which neighbours are found: one layer, averaged to 16 x 16 patches.
+
+        Half precision keeps the bins and halves a bank that dwarfs the networks.
+        """
+        return F.adaptive_avg_pool2d(pyramid[0], 16).flatten(1).half()
+
+    def level(self, fingerprint: Tensor, category: Tensor) -> Tensor:
+        """Timestep (B,) from which images with that fingerprint (B, D) start.
+
+        Neighbours come from an image's own category, or from the whole bank where it is unknown.
+        """
+        distance = torch.empty(len(category), device=category.device)
+        for i in category.unique():
+            bank = self.calibration["bank"]
+            if i >= 0 and len(self.categories) > 1:
+                bank = bank[self.calibration["bank_category"] == i]
+            distance[category == i] = distance_to_nearest(
+                fingerprint[category == i], bank, self.neighbours
+            )
+        bins = bin_of(distance, self.calibration["bin_edges"][category])
+        return self.level_of(bins.clamp(min=2))  # the paper never starts from the first bin
+
+    def level_of(self, bins: Tensor) -> Tensor:
+        """The share bins / `bins` of T_max, rounded to a multiple of the steps and never 0."""
+        strides = (bins / self.bins * self.max_level / self.steps).round().clamp(min=1)
+        return strides.long() * self.steps
+
+    # Detection.
+
+    def latent(self, image: Tensor) -> Tensor:
+        """Latents (B, C, h, w) that stand for images (B, 3, H, W): the posterior's mean."""
+        return self.autoencoder.encode(image).to(image.dtype)
+
+    def pyramid(self, image: Tensor) -> list[Tensor]:
+        """The scored layers, in full precision: rounding would move images to other levels."""
+        with torch.autocast(image.device.type, enabled=False):
+            return self.features(image)[-self.scored_layers :]
+
+    def reconstruct(self, latent: Tensor, level: Tensor, category: Tensor) -> Tensor:
+        """Scale latents (B, C, h, w) as noising to the levels (B,) would, and denoise them."""
+        weights = per_category(self.guidance, self.categories, "guidance")
+        guidance = torch.tensor(weights, device=latent.device)[category]
+        return diffusion.ddim_reverse(
+            self.denoiser,
+            diffusion.add_noise(latent, torch.zeros_like(latent), self.alpha_bar, level),
+            diffusion.evenly_spaced(level, self.steps),
+            self.alpha_bar,
+            correct=diffusion.guide_towards(latent, self.alpha_bar, guidance),
+        )
+
+    def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Latent and feature distance to the reconstruction from each image's own level."""
+        latent, pyramid = self.latent(image), self.pyramid(image)
+        level = self.level(self.fingerprint(pyramid), category)
+        restored = self.reconstruct(latent, level, category)
+        reconstruction = self.autoencoder.decode(restored).to(image.dtype)
+        size = (image.shape[-2], image.shape[-1])
+        return reconstruction.clamp(-1, 1), {
+            "latent": maps.resize(maps.pixel_distance(restored, latent), size),
+            "feature": maps.feature_distance(self.pyramid(reconstruction), pyramid, size),
+        }
+
+    def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
+        """Both distances, each scaled so that normal images span 0 to 1, in one blurred map."""
+        latent, feature = (self._scaled(name, parts[name], category) for name in PARTS)
+        mixed = self.latent_share * latent + (1 - self.latent_share) * feature
+        return maps.gaussian_blur(mixed, self.blur)
+
+    def _scaled(self, name: str, part: Tensor, category: Tensor) -> Tensor:
+        low, high = (
+            self.calibration[f"{name}_{end}"].to(part.device)[category].view(-1, 1, 1, 1)
+            for end in ("min", "max")
+        )
+        return (part - low) / (high - low).clamp(min=1e-12)
+
+    def calibrate(self, extremes: dict[str, Tensor]) -> None:
+        """The range of both distances on the images of each category and, last, of all."""
+        groups = [extremes["category"] == i for i in range(len(self.categories))]
+        groups.append(torch.ones_like(extremes["category"], dtype=torch.bool))
+        for name in PARTS:
+            low, high = extremes[f"{name}_min"], extremes[f"{name}_max"]
+            self.calibration[f"{name}_min"] = torch.stack([low[group].min() for group in groups])
+            self.calibration[f"{name}_max"] = torch.stack([high[group].max() for group in groups])
