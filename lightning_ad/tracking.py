@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import wandb
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
 def is_offline() -> bool:
@@ -33,3 +35,16 @@ def describe_run(run_dir: Path, method: str, data: str, category: str) -> dict[s
         "group": f"{method} {data}",
         "job_type": category,
     }
+
+
+def loggers_of(setting: Any) -> list[Logger]:
+    """The loggers in a Trainer's option ``logger``: one, a list of them, or a bool."""
+    found = setting if isinstance(setting, list) else [setting]
+    return [logger for logger in found if isinstance(logger, Logger)]
+
+
+@rank_zero_only
+def keep_checkpoint(logger: WandbLogger, path: Path) -> None:
+    """Hand a finished run's checkpoint to W&B as an artifact; offline it waits for ``wandb sync``."""
+    run = logger.experiment
+    run.log_artifact(str(path), name=f"{run.id}-{path.stem}", type="model")

@@ -1,0 +1,83 @@
+"""A score to choose settings by that needs no label: defects pasted on held-out normal images.
+
+Guidance weights chosen on the test set's labels make its results unfair, and nobody with good parts
+only could choose any. Instead each held-out normal image is scored beside a copy with a synthetic
+defect (the recipe of `data_modules.synthetic`); how well the two are told apart is the objective.
+"""
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from data_modules.synthetic import paste_defect
+from lightning_ad.callbacks.results import write_json
+from lightning_ad.metrics.detection import DetectionMetrics
+
+
+class Objective(Callback):
+    """At the end of a test, logs `objective/<metric>` and writes objective.json.
+
+    The metrics are means over the categories, as `Evaluation` defines them; no test image plays a
+    part. They say nothing about real defects: choose by them, report the test's.
+    """
+
+    @torch.inference_mode()
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score held-out normal images and their defective copies."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        metrics = DetectionMetrics(data.categories).to(pl_module.device)
+        for normal in data.val_dataloader():
+            for batch in (normal, with_defects(normal, data.categories)):
+                _score(batch, metrics, trainer, pl_module)
+        found = metrics.compute()
+        values = {
+            f"objective/{key.removeprefix('mean/')}": value
+            for key, value in found.items()
+            if key.startswith("mean/")
+        }
+        # All processes have the same numbers; their maximum, unlike their mean, has no rounding.
+        pl_module.log_dict(values, sync_dist=True, reduce_fx="max")
+        if trainer.is_global_zero:
+            write_json(Path(trainer.default_root_dir) / "objective.json", values)
+
+
+def _score(
+    batch: Any, metrics: DetectionMetrics, trainer: Trainer, pl_module: LightningModule
+) -> None:
+    batch = trainer.strategy.batch_to_device(batch)
+    with trainer.precision_plugin.test_step_context():
+        found: Any = pl_module.test_step(batch, 0)
+    metrics.update(found.anomaly_map, batch["mask"], found.score, batch["label"], batch["category"])
+
+
+def with_defects(batch: Any, categories: list[str]) -> Any:
+    """A batch of normal images with one pasted defect each, and their masks and labels.
+
+    What is pasted depends on an image's name alone, so every run and every number of processes
+    sees the same defects.
+    """
+    pasted = [
+        _paste(image, categories[category], zlib.crc32(Path(path).name.encode()))
+        for image, category, path in zip(
+            batch["image"], batch["category"].tolist(), batch["path"], strict=True
+        )
+    ]
+    return {
+        **batch,
+        "image": torch.stack([image for image, _ in pasted]),
+        "mask": torch.stack([mask for _, mask in pasted]),
+        "label": torch.ones_like(batch["label"]),
+    }
+
+
+def _paste(image: Tensor, category: str, seed: int) -> tuple[Tensor, Tensor]:
+    """A defective copy of an image (3, H, W) in [-1, 1] and its mask (1, H, W)."""
+    pixels = ((image.permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
+    defective, mask = paste_defect(pixels, category, np.random.default_rng(seed))
+    scaled = torch.from_numpy(defective.astype(np.float32)).permute(2, 0, 1) / 127.5 - 1
+    return scaled, torch.from_numpy(mask)[None]

@@ -1,0 +1,74 @@
+"""An orderly end when a cluster wants its machine back.
+
+A scheduler sends SIGTERM or SIGUSR1 some time before it kills. A run has nothing to save then: the
+last epoch's checkpoint is there, and the same command repeats at most one epoch, with the same
+random numbers. So the signal ends the process, with a status that says "try again".
+"""
+
+import logging
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+TRY_AGAIN = os.EX_TEMPFAIL
+"""Exit status of a run that was told to end."""
+
+log = logging.getLogger(__name__)
+
+
+def end_on_signals(trainer: Trainer | None = None) -> None:
+    """End this process, and those that ``trainer`` started, on SIGTERM and SIGUSR1.
+
+    Lightning then leaves SIGUSR1 alone: its own answer under SLURM saves in the middle of an epoch
+    a checkpoint that the next phase would take for its own.
+    """
+    launcher = trainer.strategy.launcher if trainer else None
+
+    def end(number: int, frame: FrameType | None) -> None:
+        log.warning("%s: ending here; the same command goes on", signal.Signals(number).name)
+        if isinstance(launcher, _SubprocessScriptLauncher):
+            launcher.kill(signal.SIGKILL)  # they may wait in a reduction and hear nothing else
+        raise SystemExit(TRY_AGAIN)
+
+    for number in SIGNALS:
+        signal.signal(number, end)
+
+
+class EndOnSignals(Callback):
+    """Take SIGTERM back from Lightning while a Trainer runs.
+
+    Lightning's handler talks to the other processes from wherever the signal struck, which may be
+    in the middle of another conversation that then never ends.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take it back while training."""
+        end_on_signals(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take it back while testing."""
+        end_on_signals(trainer)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take it back while predicting or calibrating."""
+        end_on_signals(trainer)
+
+
+class FirstCheckpoint(Callback):
+    """Write a checkpoint before a phase's first step, as `ModelCheckpoint` does after each epoch.
+
+    A run that is stopped in its first epoch then also goes on from where it was.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it, unless this phase goes on from one."""
+        if trainer.ckpt_path is None:
+            trainer.save_checkpoint(self.path)
