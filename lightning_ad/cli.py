@@ -22,14 +22,19 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 import lightning_ad.methods  # noqa: F401  makes the short names known
 from data_modules import AnomalyDataModule, doctor
+from lightning_ad import summarize, sweep
 from lightning_ad.callbacks import Evaluation, Panels, Predictions, Throughput
 from lightning_ad.callbacks.epoch_seed import EpochSeed
+from lightning_ad.callbacks.objective import Objective
 from lightning_ad.detector import AnomalyDetector, Phase
 from lightning_ad.experiment import RunFolder, run_experiment
-from lightning_ad.tracking import describe_run
+from lightning_ad.preemption import EndOnSignals, FirstCheckpoint, end_on_signals
+from lightning_ad.tracking import describe_run, keep_checkpoint, loggers_of
 
 IRRELEVANT_TO_RESULTS = ("root", "num_workers", "cache", "cache_dir", "eval_batch_size")
 """Data settings that a resumed run may change."""
@@ -55,6 +60,8 @@ class ExperimentCLI(LightningCLI):
             load_from_checkpoint_support=False,
         )
 
+    _keep_final = False
+
     # Parsing.
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -64,6 +71,12 @@ class ExperimentCLI(LightningCLI):
         )
         parser.add_argument(
             "--overwrite", type=bool, default=False, help="start again in a used run_dir"
+        )
+        parser.add_argument(
+            "--objective",
+            type=bool,
+            default=False,
+            help="also score synthetic defects on held-out normal images, to choose settings by",
         )
         parser.add_lightning_class_args(Evaluation, "evaluation")
         parser.add_lightning_class_args(Panels, "panels")
@@ -89,9 +102,10 @@ class ExperimentCLI(LightningCLI):
         self.settings.data.init_args.seed = self.settings.seed_everything
         if self.subcommand != "fit":
             self._choose_checkpoint()
-        elif not int(os.environ.get("LOCAL_RANK", 0)):
+        elif rank_zero_only.rank == 0:
             _open_run(self.run, self._resolved(), self.settings.overwrite)
-        self._prepare_loggers()
+        if rank_zero_only.rank == 0:
+            self._prepare_loggers()
 
     def _choose_checkpoint(self) -> None:
         path = Path(self.settings.ckpt_path or self.run.final)
@@ -109,6 +123,9 @@ class ExperimentCLI(LightningCLI):
                 for name, value in self._description().items():
                     if not logger.init_args.get(name) or name == "save_dir":
                         logger.init_args[name] = value
+                # Asked to keep models, keep what a run ends with, not what it resumes from.
+                self._keep_final |= bool(logger.init_args.get("log_model"))
+                logger.init_args.log_model = False
 
     def _description(self) -> dict[str, Any]:
         data = self.settings.data
@@ -138,13 +155,15 @@ class ExperimentCLI(LightningCLI):
         """A fresh Trainer for a training phase, or to calibrate, test or predict."""
         init = self.config_init[self.subcommand]
         options = {**init.trainer, "default_root_dir": str(self.run.path)}
-        callbacks = copy.deepcopy(options["callbacks"] or [])
+        callbacks = [*copy.deepcopy(options["callbacks"] or []), EndOnSignals()]
         if isinstance(purpose, Phase):
             callbacks += [_last_epoch(self.run, purpose), EpochSeed(self.settings.seed_everything)]
+            callbacks += [FirstCheckpoint(self.run.unfinished(purpose))]
             if purpose.epochs is not None:
                 options |= {"max_epochs": purpose.epochs, "max_steps": -1}
         elif purpose == "test":
             callbacks += [init.evaluation, Throughput(), init.panels]
+            callbacks += [Objective()] if self.settings.objective else []
         elif purpose == "predict":
             callbacks += [init.predictions]
         return Trainer(**{**options, "callbacks": callbacks})
@@ -153,7 +172,13 @@ class ExperimentCLI(LightningCLI):
         """Run the whole experiment."""
         own = {key: value for key, value in self._resolved().items() if key in SELF_SUFFICIENT}
         own["trainer"] = {"precision": self.settings.trainer.precision}
+        loggers = loggers_of(self.config_init["fit"].trainer.logger)
+        for logger in loggers:
+            logger.log_hyperparams(self._resolved())
         run_experiment(model, datamodule, self.make_trainer, self.run, yaml.safe_dump(own))
+        for logger in loggers:
+            if isinstance(logger, WandbLogger) and self._keep_final:
+                keep_checkpoint(logger, self.run.final)
 
 
 def _last_epoch(run: RunFolder, phase: Phase) -> ModelCheckpoint:
@@ -228,10 +253,15 @@ def main(args: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if args is None else args)
     if arguments[:1] == ["doctor"]:
         sys.exit(doctor.main(arguments[1:]))
+    if arguments[:1] == ["summarize"]:
+        return summarize.main(arguments[1:])
+    if arguments[:1] == ["sweep"]:
+        return sweep.main(arguments[1:])
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     # In a subcommand's YAML, ${data...} means that subcommand's own data.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    end_on_signals()
     with tempfile.TemporaryDirectory() as folder:
         arguments = _with_checkpoints_own_config(arguments, Path(folder))
         ExperimentCLI(arguments)
