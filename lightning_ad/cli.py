@@ -8,7 +8,6 @@ account. YAML may use short class names and OmegaConf's ``${...}``, resolved aft
 import copy
 import itertools
 import logging
-import os
 import shutil
 import sys
 import tempfile
@@ -102,9 +101,9 @@ class ExperimentCLI(LightningCLI):
         self.settings.data.init_args.seed = self.settings.seed_everything
         if self.subcommand != "fit":
             self._choose_checkpoint()
-        elif rank_zero_only.rank == 0:
+        elif _is_first_process():
             _open_run(self.run, self._resolved(), self.settings.overwrite)
-        if rank_zero_only.rank == 0:
+        if _is_first_process():
             self._prepare_loggers()
 
     def _choose_checkpoint(self) -> None:
@@ -179,6 +178,11 @@ class ExperimentCLI(LightningCLI):
         for logger in loggers:
             if isinstance(logger, WandbLogger) and self._keep_final:
                 keep_checkpoint(logger, self.run.final)
+
+
+def _is_first_process() -> bool:
+    """Whether this is the first process of all nodes, as far as the environment says."""
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
 def _last_epoch(run: RunFolder, phase: Phase) -> ModelCheckpoint:
