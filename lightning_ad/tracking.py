@@ -45,6 +45,6 @@ def loggers_of(setting: Any) -> list[Logger]:
 
 @rank_zero_only
 def keep_checkpoint(logger: WandbLogger, path: Path) -> None:
-    """Hand a finished run's checkpoint to W&B as an artifact; offline it waits for ``wandb sync``."""
+    """Hand a run's final checkpoint to W&B as an artifact; offline it waits for `wandb sync`."""
     run = logger.experiment
     run.log_artifact(str(path), name=f"{run.id}-{path.stem}", type="model")
