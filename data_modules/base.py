@@ -7,7 +7,7 @@ epoch and the image only: not on workers, processes or where a run was resumed.
 """
 
 import hashlib
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, partial
@@ -28,8 +28,8 @@ from data_modules.records import Batch, Counts, Record, Split
 from data_modules.samplers import EveryItemOnce, ShuffledDraws
 
 
-class AnomalyDataModule(LightningDataModule):
-    """Loaders of one data set; see the `Args` for what all data sets have in common.
+class AnomalyDataModule(LightningDataModule, ABC):
+    """A data set and its loaders.
 
     Args:
         root: Folder that holds the data set as its publisher ships it.
@@ -51,6 +51,7 @@ class AnomalyDataModule(LightningDataModule):
     tree: ClassVar[str] = "<category>/train/good, <category>/test/<defect>"
     mask_rule: MaskRule = "half"
     published: ClassVar[Mapping[str, Counts]] = {}
+    published_empty_masks: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self,
@@ -101,6 +102,10 @@ class AnomalyDataModule(LightningDataModule):
     @abstractmethod
     def list_category(self, category: str) -> list[Record]:
         """All records of one category, each mask where it has to be, whether it is there or not."""
+
+    @abstractmethod
+    def list_masks(self, category: str) -> list[Path]:
+        """All files of one category that are there to be masks: to find those without an image."""
 
     @property
     def has_masks(self) -> bool:
@@ -195,6 +200,9 @@ class AnomalyDataModule(LightningDataModule):
         """Shuffled, augmented training images without the held-out ones."""
         dataset = self._dataset(self._train_and_held_out[0], self._prepare("train"), training=True)
         sampler = ShuffledDraws(dataset, self.batch_size, *self._place, self.seed)
+        if self.trainer is not None:
+            # Lightning opens a resumed run's loader before it tells the sampler the epoch.
+            sampler.set_epoch(self.trainer.current_epoch)
         return self._loader(dataset, self.batch_size, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:

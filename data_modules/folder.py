@@ -139,6 +139,10 @@ class Folder(AnomalyDataModule):
             records += self._defective(self.abnormal_dir, self.abnormal_dir, category)
         return records
 
+    def list_masks(self, category: str) -> list[Path]:
+        """All images below the folder of masks."""
+        return list(images_below(self.masks))
+
     def predict_records(self) -> list[Record]:
         """Every image below the root but the masks, whatever it shows."""
         images = [image for image in images_below(self.root) if self.masks not in image.parents]

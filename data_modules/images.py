@@ -35,7 +35,7 @@ def read_image(path: Path) -> Pixels:
     Grayscale is repeated, alpha is dropped, 16-bit values are divided by 257 (the full range maps
     onto the full range, nothing is stretched). Raises ImageError naming the file.
     """
-    pixels = _to_8_bit(_decode(path), path)
+    pixels = _to_8_bit(decode(path), path)
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], 3, axis=2)
     return np.ascontiguousarray(pixels[..., 2::-1])  # from BGR or BGRA
@@ -47,7 +47,11 @@ def read_mask(path: Path, rule: MaskRule = "half") -> Pixels:
     "half": above half of the largest value the file's type can hold; "nonzero": any value but 0,
     for masks of class ids. Of a colour mask the largest channel counts, alpha does not.
     """
-    values = _decode(path)
+    return binarise(decode(path), rule, path)
+
+
+def binarise(values: Values, rule: MaskRule, path: Path) -> Pixels:
+    """Decoded values to 0/1 (H, W); an ImageError naming `path` if they are no whole numbers."""
     if values.ndim == 3:
         values = values[..., :3].max(axis=2)
     if rule == "nonzero":
@@ -109,14 +113,15 @@ def require_complete(path: Path) -> tuple[int, int]:
             file.seek(max(0, size - 32))
             tail = file.read()
         with Image.open(path) as image:
-            if not looks_complete(head, tail, size):
-                image.load()
-            return image.height, image.width
+            shape = image.height, image.width
     except Exception as error:  # Pillow's plugins raise many types for broken files
-        raise ImageError("unreadable", path, _reason(error)) from error
+        raise _unreadable(path, error) from error
+    if not looks_complete(head, tail, size):
+        decode(path)
+    return shape
 
 
-def _decode(path: Path) -> Values:
+def decode(path: Path) -> Values:
     """Values as stored, (H, W) or (H, W, channels in OpenCV's order)."""
     try:
         data = path.read_bytes()
@@ -125,7 +130,7 @@ def _decode(path: Path) -> Values:
                 image.load()
         values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except Exception as error:
-        raise ImageError("unreadable", path, _reason(error)) from error
+        raise _unreadable(path, error) from error
     if values is None:
         raise ImageError("unreadable", path, "its content cannot be decoded")
     return values
@@ -144,7 +149,7 @@ def _unsupported(path: Path, values: Values) -> ImageError:
     return ImageError("unsupported", path, detail)
 
 
-def _reason(error: Exception) -> str:
+def _unreadable(path: Path, error: Exception) -> ImageError:
     if isinstance(error, FileNotFoundError):
-        return "no such file"
-    return f"not a complete image ({error})"
+        return ImageError("missing", path, "no such file")
+    return ImageError("unreadable", path, f"not a complete image ({error})")

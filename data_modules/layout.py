@@ -76,10 +76,11 @@ def train_test_records(folder: Path, category: str, pairing: Pairing = pair_mask
             records += normal_records(images_in(train), "train", category)
     for test in folders_in(folder / "test"):
         images = images_in(test)
+        truth = folder / "ground_truth" / test.name
         if test.name in NORMAL_FOLDERS:
-            records += normal_records(images, "test", category)
+            records += normal_records(images, "test", category, truth)
         else:
-            masks = pairing(images, folder / "ground_truth" / test.name)
+            masks = pairing(images, truth)
             records += [
                 Record(image, mask, 1, "test", category, test.name)
                 for image, mask in zip(images, masks, strict=True)
@@ -87,9 +88,12 @@ def train_test_records(folder: Path, category: str, pairing: Pairing = pair_mask
     return records
 
 
-def normal_records(images: Iterable[Path], split: Split, category: str) -> list[Record]:
-    """Records of images without a defect."""
-    return [Record(image, None, 0, split, category, GOOD) for image in images]
+def normal_records(
+    images: Iterable[Path], split: Split, category: str, masks: Path | None = None
+) -> list[Record]:
+    """Records of images without a defect; some copies ship a folder of black masks for them."""
+    black = {mask.stem.removesuffix("_mask"): mask for mask in images_in(masks)} if masks else {}
+    return [Record(image, black.get(image.stem), 0, split, category, GOOD) for image in images]
 
 
 def find_categories(

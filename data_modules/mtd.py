@@ -44,6 +44,10 @@ class MTD(AnomalyDataModule):
 
     tree = "MT_Free/Imgs, MT_Blowhole/Imgs, MT_Break/Imgs, MT_Crack/Imgs, ..."
     published: ClassVar[dict[str, Counts]] = {"mtd": Counts(761, 191, 392)}
+    published_empty_masks = frozenset(
+        f"{name}.png"
+        for name in ("exp3_num_45042", "exp4_num_124690", "exp4_num_352527", "exp4_num_45057")
+    )
 
     def __init__(
         self,
@@ -82,30 +86,30 @@ class MTD(AnomalyDataModule):
         return ["mtd"] if (root / FREE).is_dir() else []
 
     def list_category(self, category: str) -> list[Record]:
-        """Records of all kinds of defect, and of the free tiles by `train_names`."""
+        """Records of the free tiles, those of the list included, and of all kinds of defect."""
         records = []
         for folder in folders_in(self.root):
-            if not folder.name.startswith("MT_"):
-                continue
-            files = images_in(folder / "Imgs")
-            masks = {file.stem: file for file in files if file.suffix.casefold() == ".png"}
-            for image in files:
-                if image in masks.values():
-                    continue
-                mask = masks.get(image.stem)
-                if folder.name == FREE:
-                    records.append(Record(image, mask, 0, self._split(image), category, GOOD))
-                else:
-                    mask = mask or image.with_suffix(".png")
-                    defect = folder.name.removeprefix("MT_").lower()
+            if folder.name.startswith("MT_") and folder.name != FREE:
+                defect = folder.name.removeprefix("MT_").lower()
+                for image in _of_kind(folder, is_mask=False):
+                    mask = image.with_suffix(".png")
                     records.append(Record(image, mask, 1, "test", category, defect))
+        masks = {mask.stem: mask for mask in _of_kind(self.root / FREE, is_mask=True)}
+        listed = {self.root / FREE / "Imgs" / name for name in self.train_names or ()}
+        for image in sorted(listed.union(_of_kind(self.root / FREE, is_mask=False))):
+            split = self._split(image.name)
+            records.append(Record(image, masks.get(image.stem), 0, split, category, GOOD))
         return records
+
+    def list_masks(self, category: str) -> list[Path]:
+        """All .png files, as images are .jpg."""
+        return [mask for folder in folders_in(self.root) for mask in _of_kind(folder, is_mask=True)]
 
     @cached_property
     def train_names(self) -> frozenset[str] | None:
         """Names of the images to train on, or None where no list is at hand.
 
-        Raises DataError naming the list when it, or an image it names, does not exist.
+        Raises DataError naming the list when it does not exist or is empty.
         """
         file = self.train_list
         if file is None:
@@ -116,15 +120,17 @@ class MTD(AnomalyDataModule):
         if not file.is_file():
             raise DataError(f"MTD: there is no list of names {file} (data.train_list)")
         names = frozenset(file.read_text().split())
-        absent = sorted(names - {image.name for image in images_in(self.root / FREE / "Imgs")})
-        if absent or not names:
-            raise DataError(
-                f"MTD: {len(absent)} of the {len(names)} names in {file} (data.train_list) are not "
-                f"in {self.root / FREE / 'Imgs'}, the first: {absent[:1]}"
-            )
+        if not names:
+            raise DataError(f"MTD: the list of names {file} (data.train_list) is empty")
         return names
 
-    def _split(self, image: Path) -> Split:
+    def _split(self, name: str) -> Split:
         if self.train_names is not None:
-            return "train" if image.name in self.train_names else "test"
-        return "train" if name_share(image.name) < TRAIN_SHARE else "test"
+            return "train" if name in self.train_names else "test"
+        return "train" if name_share(name) < TRAIN_SHARE else "test"
+
+
+def _of_kind(folder: Path, is_mask: bool) -> list[Path]:
+    """The masks or the images of one kind of tile."""
+    files = images_in(folder / "Imgs")
+    return [file for file in files if (file.suffix.casefold() == ".png") == is_mask]

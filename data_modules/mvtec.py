@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from data_modules.base import AnomalyDataModule
-from data_modules.layout import folders_in, has_train_or_test, train_test_records
+from data_modules.layout import folders_in, has_train_or_test, images_below, train_test_records
 from data_modules.records import Counts, Record
 
 
@@ -40,3 +40,7 @@ class MVTecAD(AnomalyDataModule):
     def list_category(self, category: str) -> list[Record]:
         """Records of `<category>`, with a mask `NNN_mask.png` for each defective image."""
         return train_test_records(self.root / category, category)
+
+    def list_masks(self, category: str) -> list[Path]:
+        """All images below `<category>/ground_truth`."""
+        return list(images_below(self.root / category / "ground_truth"))

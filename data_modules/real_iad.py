@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_modules.base import AnomalyDataModule
+from data_modules.layout import images_below
 from data_modules.problems import DataError
 from data_modules.records import GOOD, Record, Split
 
@@ -57,6 +58,12 @@ class RealIAD(AnomalyDataModule):
                 "`normal_class`, and `train` and `test` with `image_path`, `mask_path` and "
                 "`anomaly_class`"
             ) from error
+
+    def list_masks(self, category: str) -> list[Path]:
+        """All .png files among the images, which are .jpg."""
+        folders = [self.root / images / category for images in IMAGES]
+        files = images_below(next(folder for folder in folders if folder.is_dir()))
+        return [file for file in files if file.suffix.casefold() == ".png"]
 
     def _list_file(self, category: str) -> Path:
         files = [self.root / lists / f"{category}.json" for lists in LISTS]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from data_modules.base import AnomalyDataModule
-from data_modules.layout import folders_in, has_train_or_test, train_test_records
+from data_modules.layout import folders_in, has_train_or_test, images_below, train_test_records
 from data_modules.problems import DataError, WrongTreeError
 from data_modules.records import GOOD, Counts, Record, Split
 
@@ -58,6 +58,11 @@ class VisA(AnomalyDataModule):
         if not records:
             raise DataError(f"VisA: {self.root / SPLIT_FILE} lists no images of {category}")
         return records
+
+    def list_masks(self, category: str) -> list[Path]:
+        """All images in the folders of masks of either tree."""
+        folder = self.root / category
+        return [*images_below(folder / "Data" / "Masks"), *images_below(folder / "ground_truth")]
 
     def _record(self, row: dict[str, str]) -> Record:
         image = self.root / row["image"]

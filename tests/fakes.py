@@ -149,7 +149,7 @@ def write_visa_raw(
             rows.append((category, "test", "anomaly", image.as_posix(), mask_path.as_posix()))
         for extra in ("image_anno.csv",):
             (root / category / extra).write_text("image,label,mask\n")
-    (root / "split_csv").mkdir()
+    (root / "split_csv").mkdir(exist_ok=True)
     with (root / "split_csv" / "1cls.csv").open("w", newline="") as file:
         csv.writer(file).writerows([VISA_COLUMNS, *rows])
     return root
