@@ -185,6 +185,10 @@ class AnomalyDataModule(LightningDataModule, ABC):
             )
         return train, held_out
 
+    def held_out_records(self) -> list[Record]:
+        """The normal training images that only validate and calibrate."""
+        return self._train_and_held_out[1]
+
     # Loaders
 
     def setup(self, stage: str) -> None:

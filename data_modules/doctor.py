@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_subclass_arguments(AnomalyDataModule, "data", required=True)
     options = parser.parse_args(list(arguments))
     try:
-        diagnosis = diagnose(parser.instantiate_classes(options).data)
+        diagnosis = diagnose(parser.instantiate(options).data)
     except DataError as error:
         if options.json:
             _write_json({"exit_status": NOT_THE_DATA_SET, "error": str(error)})

@@ -4,14 +4,17 @@ The tree is MVTec AD's, but copies differ in how masks and the folders of defect
 """
 
 from pathlib import Path
+from typing import ClassVar
 
 from data_modules.layout import folders_in, images_in, pair_masks, train_test_records
 from data_modules.mvtec import MVTecAD
-from data_modules.records import Record
+from data_modules.records import Counts, Record
 
 
 class DTDSynthetic(MVTecAD):
     """DTD-Synthetic; `root` holds Blotchy_099/, Fibrous_183/, ..., each in MVTec AD's tree."""
+
+    published: ClassVar[dict[str, Counts]] = {}  # only totals are published
 
     def list_category(self, category: str) -> list[Record]:
         """Records of one texture; masks are found by name, else by their sorted order."""

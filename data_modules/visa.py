@@ -80,9 +80,6 @@ class VisA(AnomalyDataModule):
             )
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
-            columns = {"object", "split", "label", "image", "mask"}
-            if not columns <= set(reader.fieldnames or ()):
-                raise DataError(
-                    f"VisA: {path} lacks columns; expected {', '.join(sorted(columns))}"
-                )
+            if not set(COLUMNS) <= set(reader.fieldnames or ()):
+                raise DataError(f"VisA: {path} lacks columns; expected {', '.join(COLUMNS)}")
             return list(reader)
