@@ -92,13 +92,16 @@ class Evaluation(Callback):
         del self.metrics, self.scored
 
     def _definition(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What the numbers depend on beside the model, with its fingerprint."""
+        """What the numbers depend on beside the model, flat, with its fingerprint."""
+        data = data_module(trainer).fingerprint_fields()
         fields = {
             "protocol": getattr(pl_module, "protocol", "default"),
             "metrics_version": METRICS_VERSION,
             "fpr_limit": self.fpr_limit,
             "exact": self.exact,
-            "data": data_module(trainer).fingerprint_fields(),
+        } | {
+            f"data.{name}": " ".join(value) if isinstance(value, list) else value
+            for name, value in data.items()
         }
         return {"fingerprint": fingerprint(fields), "method": type(pl_module).__name__} | fields
 
@@ -117,7 +120,7 @@ class Evaluation(Callback):
         caption = f"protocol {definition['protocol']}, fingerprint {definition['fingerprint']}"
         if speed:
             rate, duration = speed.values()
-            caption += f"\n{rate:.3g} images/s, {duration:.3g} ms per image"
+            caption += f"\n{rate:,.1f} images/s, {duration:,.1f} ms per image"
         counts = Counter(image.category for image in self.scored)
         Console().print(results_table(self.results, counts, caption))
 

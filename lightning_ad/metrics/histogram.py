@@ -42,10 +42,10 @@ def ordered_keys(scores: Tensor) -> Tensor:
     """Return int64 keys that order like the finite float32 `scores` of any shape."""
     scores = scores.float() + 0.0  # negative zero becomes zero
     bits = scores.view(torch.int32)
-    keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
+    keys = (bits >> 31).bitwise_and_(0x7FFFFFFF).bitwise_xor_(bits)
     # Probabilities and similarities crowd below 1 as distances crowd above 0: between 1/2 and 1 the
     # distance to 1, which is exact there, adds its own relative resolution.
-    return keys - (1 - scores).clamp_(0, 0.5).view(torch.int32)
+    return keys.long().sub_((1 - scores).clamp_(0, 0.5).view(torch.int32))
 
 
 def fitting_shift(sorted_keys: Tensor, shift: int, max_bins: int | None) -> int:

@@ -49,7 +49,7 @@ class Data(LightningDataModule):
         self.images = Images(count, root)
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        return {"data_set": "Example", "images": len(self.images)}
+        return {"categories": self.categories, "images": len(self.images)}
 
     def test_dataloader(self) -> DataLoader:
         assert self.trainer is not None

@@ -42,6 +42,8 @@ def test_metrics_reach_the_trainer_the_loggers_and_the_files(tmp_path, capsys):
     mean = np.mean([written[f"test/{category}/pixel_aupro"] for category in CATEGORIES])
     assert written["test/mean/pixel_aupro"] == pytest.approx(mean, abs=1e-12)
     assert written["images"] == COUNT and written["protocol"] == "default"
+    assert written["data.categories"] == " ".join(CATEGORIES)
+    assert not any(isinstance(value, dict | list) for value in written.values())
 
     logged = {key: float(value) for key, value in tester.callback_metrics.items()}
     expected = {key: value for key, value in written.items() if key.startswith("test/")}
