@@ -65,6 +65,7 @@ class AnomalyDetector(LightningModule, ABC):
         self.calibration = Calibration()
         self.phase = ""
         self._category_index: dict[int, int] = {}
+        self._held_out_loss = torch.zeros(2)
 
     # What a method tells.
 
@@ -196,7 +197,16 @@ class AnomalyDetector(LightningModule, ABC):
             torch.manual_seed(batch_idx)
             loss = self.loss(batch["image"], self.category_of(batch))
         size = len(batch["image"])
-        self.log(f"{self.phase}/val_loss", loss, prog_bar=True, sync_dist=True, batch_size=size)
+        self._held_out_loss += torch.stack([loss.detach() * size, loss.new_tensor(size)])
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the sum over held-out images."""
+        self._held_out_loss = torch.zeros(2, device=self.device)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean; here, as one process may have no batch while another reduces its loss."""
+        total, images = self.trainer.strategy.reduce(self._held_out_loss, reduce_op="sum")
+        self.log(f"{self.phase}/val_loss", total / images, prog_bar=True, sync_dist=True)
 
     def test_step(self, batch: Any, batch_idx: int) -> Detection:
         """Score a batch; callbacks do the rest."""
