@@ -7,13 +7,13 @@ normal images at most that share scores above. Everything lands in the checkpoin
 image can be scored alone, anywhere, with the same result. Test images play no part.
 """
 
-import logging
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from lightning_ad.detector import AnomalyDetector
-
-log = logging.getLogger(__name__)
 
 
 class Calibration(nn.Module):
@@ -53,17 +51,10 @@ def conformal_quantile(scores: Tensor, false_alarm_rate: float) -> float:
     """Threshold above which at most ``false_alarm_rate`` of new normal scores fall.
 
     The ceil((n + 1)(1 - rate))-th smallest of the n calibration scores (arXiv 2107.07511, eq. 1).
-    Too few scores for the rate give the largest one, with a warning.
+    Too few scores for the rate give the largest one.
     """
     rank = math.ceil((len(scores) + 1) * (1 - false_alarm_rate))
-    if rank > len(scores):
-        log.warning(
-            "%d held-out normal images can vouch for a false-alarm rate of %.3g at best, not %.3g: "
-            "the threshold is the largest score seen",
-            len(scores), 1 / (len(scores) + 1), false_alarm_rate,
-        )  # fmt: skip
-        rank = len(scores)
-    return float(scores.sort().values[rank - 1])
+    return float(scores.sort().values[min(rank, len(scores)) - 1])
 
 
 def calibrate(
@@ -165,6 +156,13 @@ def _gather(batches: list[Rows]) -> dict[str, Tensor]:
 def _set_thresholds(detector: "AnomalyDetector", scored: dict[str, Tensor]) -> None:
     """One threshold per category, and a last one over all for images of no known category."""
     rate = detector.false_alarm_rate
+    fewest = int(scored["category"].bincount().min())
+    if (fewest + 1) * rate < 1:
+        rank_zero_warn(
+            f"{fewest} held-out normal images of a category vouch for a false-alarm rate of "
+            f"{1 / (fewest + 1):.2g}, not for {rate:g} (model.false_alarm_rate): the threshold is "
+            "the largest score seen; a larger data.val_fraction holds out more"
+        )
     for level, values in (("image", scored["score"]), ("pixel", scored["pixels"])):
         groups = [values[scored["category"] == i] for i in range(len(detector.categories))]
         thresholds = [conformal_quantile(group.flatten(), rate) for group in [*groups, values]]

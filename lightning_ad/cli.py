@@ -11,6 +11,7 @@ import logging
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,25 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 import lightning_ad.methods  # noqa: F401  makes the short names known
 from data_modules import AnomalyDataModule, doctor
-from lightning_ad import summarize, sweep
+from lightning_ad import importing, summarize, sweep
 from lightning_ad.callbacks import Evaluation, Panels, Predictions, Throughput
-from lightning_ad.callbacks.epoch_seed import EpochSeed
 from lightning_ad.callbacks.objective import Objective
+from lightning_ad.callbacks.training_seed import TrainingSeed
 from lightning_ad.detector import AnomalyDetector, Phase
 from lightning_ad.experiment import RunFolder, run_experiment
 from lightning_ad.preemption import EndOnSignals, FirstCheckpoint, end_on_signals
 from lightning_ad.tracking import describe_run, keep_checkpoint, loggers_of
+
+EXPECTED_WARNINGS = (
+    ".*module\\(s\\) in eval mode at the start of training.*",  # what a phase freezes
+    ".*smaller than the logging interval.*",
+    ".*does not have many workers.*",
+    ".*instantiate_classes.*",
+    ".*Checkpoint directory.*exists and is not empty.*",  # the last epoch, to resume from
+    ".*JsonargparseDeprecationWarning.*",
+    ".*isinstance\\(treespec, LeafSpec\\).*",
+)
+"""What Lightning warns of and this program means to do, or cannot change."""
 
 IRRELEVANT_TO_RESULTS = ("root", "num_workers", "cache", "cache_dir", "eval_batch_size")
 """Data settings that a resumed run may change."""
@@ -156,7 +168,10 @@ class ExperimentCLI(LightningCLI):
         options = {**init.trainer, "default_root_dir": str(self.run.path)}
         callbacks = [*copy.deepcopy(options["callbacks"] or []), EndOnSignals()]
         if isinstance(purpose, Phase):
-            callbacks += [_last_epoch(self.run, purpose), EpochSeed(self.settings.seed_everything)]
+            callbacks += [
+                _last_epoch(self.run, purpose),
+                TrainingSeed(self.settings.seed_everything),
+            ]
             callbacks += [FirstCheckpoint(self.run.unfinished(purpose))]
             if purpose.epochs is not None:
                 options |= {"max_epochs": purpose.epochs, "max_steps": -1}
@@ -167,14 +182,22 @@ class ExperimentCLI(LightningCLI):
             callbacks += [init.predictions]
         return Trainer(**{**options, "callbacks": callbacks})
 
-    def fit(self, model: AnomalyDetector, datamodule: AnomalyDataModule, **_: Any) -> None:
-        """Run the whole experiment."""
+    def fit(
+        self,
+        model: AnomalyDetector,
+        datamodule: AnomalyDataModule,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Run the whole experiment, the first phase's weights from ``ckpt_path`` if given."""
         own = {key: value for key, value in self._resolved().items() if key in SELF_SUFFICIENT}
         own["trainer"] = {"precision": self.settings.trainer.precision}
         loggers = loggers_of(self.config_init["fit"].trainer.logger)
         for logger in loggers:
             logger.log_hyperparams(self._resolved())
-        run_experiment(model, datamodule, self.make_trainer, self.run, yaml.safe_dump(own))
+        start = Path(ckpt_path) if ckpt_path else None
+        config = yaml.safe_dump(own)
+        run_experiment(model, datamodule, self.make_trainer, self.run, config, start)
         for logger in loggers:
             if isinstance(logger, WandbLogger) and self._keep_final:
                 keep_checkpoint(logger, self.run.final)
@@ -255,14 +278,18 @@ def _with_checkpoints_own_config(args: list[str], folder: Path) -> list[str]:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line."""
     arguments = list(sys.argv[1:] if args is None else args)
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     if arguments[:1] == ["doctor"]:
         sys.exit(doctor.main(arguments[1:]))
     if arguments[:1] == ["summarize"]:
         return summarize.main(arguments[1:])
     if arguments[:1] == ["sweep"]:
         return sweep.main(arguments[1:])
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    if arguments[:1] == ["import"]:
+        return importing.main(arguments[1:])
     # In a subcommand's YAML, ${data...} means that subcommand's own data.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     end_on_signals()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lightning_ad.calibration import Calibration
 
@@ -143,6 +144,10 @@ class AnomalyDetector(LightningModule, ABC):
         self.requires_grad_(False)
         for part in self.trained():
             part.requires_grad_(True)
+        # Buffers are the same everywhere. Broadcasting them at each forward pass, as DDP would,
+        # hangs where one process validates one batch fewer than another.
+        buffers = [name for name, _ in self.named_buffers()]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, buffers)
         self.train()
 
     def train(self, mode: bool = True) -> "AnomalyDetector":
@@ -178,9 +183,13 @@ class AnomalyDetector(LightningModule, ABC):
         own = {name: i for i, name in enumerate(self.categories)}
         self._category_index = {i: own.get(name, -1) for i, name in enumerate(categories)}
 
+    def batch_loss(self, batch: Any) -> Tensor:
+        """Loss of the current phase on a batch; a method may look up its paths in a cache."""
+        return self.loss(batch["image"], self.category_of(batch))
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step of the current phase."""
-        loss = self.loss(batch["image"], self.category_of(batch))
+        loss = self.batch_loss(batch)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss.item()} in phase '{self.phase}', epoch {self.current_epoch}, "
@@ -195,7 +204,7 @@ class AnomalyDetector(LightningModule, ABC):
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(batch_idx)
-            loss = self.loss(batch["image"], self.category_of(batch))
+            loss = self.batch_loss(batch)
         size = len(batch["image"])
         self._held_out_loss += torch.stack([loss.detach() * size, loss.new_tensor(size)])
 
@@ -241,16 +250,17 @@ class AnomalyDetector(LightningModule, ABC):
         return {key: value for key, value in state.items() if not key.startswith(prefixes)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the method; take over the categories and the parts that were left out."""
+        """Check the method and take over its categories; keep own parts the checkpoint lacks."""
         method = checkpoint.get("method", "another program")
-        if method != type(self).__name__:
+        if method not in [base.__name__ for base in type(self).__mro__]:
             raise ValueError(
                 f"the checkpoint is of {method}, the configuration of {type(self).__name__}: "
                 "give the checkpoint's own config.yaml, or no --config at all"
             )
-        self.categories = list(checkpoint["categories"])
-        own = self.state_dict()
+        self.categories = list(checkpoint["categories"]) or self.categories
         for key in ("state_dict", "current_model_state"):
             if key in checkpoint:
-                kept = {k: v for k, v in own.items() if k not in self.without_kept_once(own)}
-                checkpoint[key] = {**kept, **checkpoint[key]}
+                present = {name.split(".")[0] for name in checkpoint[key]}
+                own = self.state_dict().items()
+                absent = {k: v for k, v in own if k.split(".")[0] not in present}
+                checkpoint[key] = {**absent, **checkpoint[key]}

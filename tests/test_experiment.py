@@ -1,0 +1,87 @@
+"""A whole experiment goes on where it was stopped, and what it leaves suffices."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_ad.cli import main
+from lightning_ad.detector import AnomalyDetector
+from tests.fakes import write_mtd
+from tests.shrunk import fit_ddad
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    root = write_mtd(tmp_path / "mtd")
+
+    def make(run: str, *more: str) -> list[str]:
+        return fit_ddad(root, tmp_path / run, tmp_path / "cache", *more)
+
+    return make
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    left, right = weights(a), weights(b)
+    assert left.keys() == right.keys()
+    for name in left:
+        assert torch.equal(left[name], right[name]), name
+
+
+@pytest.mark.parametrize("phase", ["denoise", "adapt"])
+def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
+    arguments, tmp_path, monkeypatch, phase
+):
+    main(arguments("whole"))
+    original = AnomalyDetector.training_step
+
+    def stop_in_second_epoch(self, batch, batch_idx):
+        if self.phase == phase and self.current_epoch == 1:
+            raise RuntimeError("pulled the plug")
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(AnomalyDetector, "training_step", stop_in_second_epoch)
+    with pytest.raises(RuntimeError, match="pulled the plug"):
+        main(arguments("stopped"))
+    assert (tmp_path / f"stopped/resume/{phase}.ckpt").exists()
+    monkeypatch.setattr(AnomalyDetector, "training_step", original)
+    main(arguments("stopped"))
+    assert_same_weights(tmp_path / "whole/final.ckpt", tmp_path / "stopped/final.ckpt")
+    assert (tmp_path / "stopped/metrics.json").read_text() != ""
+
+
+def test_killing_a_run_in_each_phase_loses_no_finished_phase(arguments, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "lightning_ad", *arguments("run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    written: dict[str, int] = {}
+    for sign in ("resume/denoise.ckpt", "resume/adapt.ckpt", "adapt.ckpt"):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not (run / sign).exists() and process.poll() is None:
+            assert time.monotonic() < deadline, f"{sign} never came"
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for phase, moment in written.items():
+            assert (run / phase).stat().st_mtime_ns == moment, f"{phase} was trained again"
+        written |= {p.name: p.stat().st_mtime_ns for p in run.glob("*.ckpt") if p.stem != "final"}
+    subprocess.run(command, env=environment, check=True)
+    assert written and all((run / p).stat().st_mtime_ns == m for p, m in written.items())
+    assert (run / "final.ckpt").exists() and (run / "metrics.json").exists()
+
+
+def test_a_used_run_folder_refuses_other_settings_by_name(arguments, tmp_path):
+    main(arguments("run"))
+    with pytest.raises(SystemExit, match=r"model.init_args.guidance: 3.0 -> 4.0"):
+        main(arguments("run", "--model.guidance=4"))
+    main(arguments("run", "--model.guidance=4", "--overwrite=true"))

@@ -1,0 +1,66 @@
+"""Every experiment file, shrunk, runs through fit, test and predict on its data set's own layout."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from diffusers import AutoencoderKL
+
+from lightning_ad.cli import main
+from tests import fakes
+from tests.shrunk import QUIET, REPOSITORY, shrink
+
+EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.yaml"))
+PUBLISHED = sorted((REPOSITORY / "experiments/published").glob("*.yaml"))
+
+TREES = {
+    "MVTecAD": lambda root, names: fakes.write_mvtec(root, names),
+    "MTD": lambda root, names: fakes.write_mtd(root),
+    "VisA": lambda root, names: fakes.write_visa_raw(root, names),
+    "BTAD": lambda root, names: fakes.write_btad(root),
+    "DTDSynthetic": lambda root, names: fakes.write_dtd(root, names),
+    "SyntheticTextures": lambda root, names: root,
+}
+CATEGORIES = {
+    "MVTecAD": ("bottle", "grid"),
+    "VisA": ("candle", "pcb1"),
+    "BTAD": ("01", "02"),
+    "DTDSynthetic": ("Blotchy_099", "Mesh_114"),
+}
+
+
+@pytest.fixture(scope="session")
+def autoencoder(tmp_path_factory):
+    """The smallest AutoencoderKL, saved as a hub would serve it."""
+    folder = tmp_path_factory.mktemp("autoencoder")
+    AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "file", [*EXPERIMENTS, *PUBLISHED], ids=lambda f: f"{f.parent.name}-{f.stem}"
+)
+def test_experiment_runs(file: Path, tmp_path, autoencoder, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = yaml.safe_load(file.read_text())
+    data_set = config["data"]["class_path"].split(".")[-1]
+    category = config["data"]["init_args"].get("category", "all")
+    names = CATEGORIES.get(data_set, ())
+    root = TREES[data_set](tmp_path / "data", names)
+    overrides = shrink(config, autoencoder)
+    if data_set != "SyntheticTextures":
+        overrides.append(f"--data.root={root}")
+    if category != "all" and names:
+        overrides.append(f"--data.category={names[0]}")
+    run = tmp_path / "run"
+    main(["fit", f"--config={file}", f"--run_dir={run}", *overrides])
+    checkpoint = f"--ckpt_path={run / 'final.ckpt'}"
+    metrics = (run / "metrics.json").read_text()
+    assert "test/mean/image_auroc" in metrics and "NaN" not in metrics
+    main(["predict", checkpoint, f"--run_dir={tmp_path / 'predicted'}", *QUIET])
+    assert (tmp_path / "predicted/predictions.csv").exists()
