@@ -1,0 +1,235 @@
+"""The doctor finds each kind of damage in each layout, names the file, and is calm otherwise."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_modules.doctor import main
+from tests import fakes
+from tests.data_modules.test_data_sets import LAYOUTS
+
+
+def diagnose(
+    capsys: pytest.CaptureFixture[str], data_set: str, root: Path, *options: str
+) -> tuple[int, dict[str, Any]]:
+    status = main(["--data", data_set, "--data.root", str(root), "--json", *options])
+    content = json.loads(capsys.readouterr().out)
+    assert content["exit_status"] == status
+    return status, content
+
+
+def first(root: Path, layout: str, kind: str) -> Path:
+    """A file of the tree: a training image, a defective image, or its mask."""
+    data = LAYOUTS[layout][1](root=str(root), cache=False)
+    if kind == "train":
+        return data.records_of("train")[0].image
+    record = next(record for record in data.records() if record.label)
+    return record.image if kind == "defective" else record.masks[-1]
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def shrink(path: Path) -> None:
+    fakes.write(path, np.full((9, 11), 255, np.uint8))
+
+
+def remove(path: Path) -> None:
+    for mask in masks_of_image(path):
+        mask.unlink()
+
+
+def masks_of_image(path: Path) -> list[Path]:
+    """The mask, and those beside it where an image has a folder of masks."""
+    in_folder = path.parent.parent.name.endswith("_anomalies")
+    return list(path.parent.iterdir()) if in_folder else [path]
+
+
+def blacken(path: Path) -> None:
+    for mask in masks_of_image(path):
+        fakes.write(mask, np.zeros(fakes.cv2.imread(str(mask)).shape[:2], np.uint8))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_published_layout_is_clean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], layout: str
+) -> None:
+    write, data_set, categories = LAYOUTS[layout]
+    status, content = diagnose(capsys, data_set.__name__, write(tmp_path / "tree"))
+    assert content["problems"] == []
+    assert status == 0
+    assert {count["category"] for count in content["counts"]} == set(categories)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("kind", "damage", "named"),
+    [
+        ("train", truncate, "unreadable"),
+        ("defective", truncate, "unreadable"),
+        ("mask", truncate, "unreadable"),
+        ("mask", remove, "missing mask"),
+        ("mask", shrink, "mask of another size"),
+        ("mask", blacken, "empty mask"),
+    ],
+)
+def test_damage_is_named(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    layout: str,
+    kind: str,
+    damage: Callable[[Path], None],
+    named: str,
+) -> None:
+    write, data_set, _ = LAYOUTS[layout]
+    root = write(tmp_path / "tree")
+    path = first(root, layout, kind)
+    damage(path)
+    status, content = diagnose(capsys, data_set.__name__, root)
+    assert status == 1
+    assert [problem["kind"] for problem in content["problems"]] == [named]
+    problem = content["problems"][0]
+    assert Path(problem["path"]).parent == path.parent
+    assert path.stem.removesuffix("_mask") in problem["path"] or layout == "mvtec_loco"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_train_image_copied_into_test_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], layout: str
+) -> None:
+    write, data_set, _ = LAYOUTS[layout]
+    root = write(tmp_path / "tree")
+    train = first(root, layout, "train")
+    data = data_set(root=str(root), cache=False)
+    category = data.records_of("train")[0].category
+    good = [r for r in data.records_of("test") if not r.label and r.category == category]
+    shutil.copy(train, good[0].image)
+    _, content = diagnose(capsys, data_set.__name__, root)
+    duplicates = [p for p in content["problems"] if p["kind"] == "duplicate across train and test"]
+    assert len(duplicates) == 1
+    named = duplicates[0]["path"] + duplicates[0]["detail"]
+    assert str(train) in named
+    assert str(good[0].image) in named
+
+
+def test_orphaned_masks_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for layout in sorted(set(LAYOUTS) - {"mvtec_loco"}):
+        write, data_set, _ = LAYOUTS[layout]
+        root = write(tmp_path / layout / "tree")
+        mask = first(root, layout, "mask")
+        orphan = mask.with_name(f"stray{mask.suffix}")
+        shutil.copy(mask, orphan)
+        status, content = diagnose(capsys, data_set.__name__, root)
+        assert status == 1
+        kinds = [(problem["kind"], problem["path"]) for problem in content["problems"]]
+        assert kinds == [("orphaned mask", str(orphan))], layout
+
+
+def test_everything_is_reported_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = fakes.write_visa_raw(tmp_path / "tree")
+    truncate(root / "candle/Data/Images/Normal/0002.JPG")
+    (root / "candle/Data/Images/Normal/0003.JPG").unlink()
+    shrink(root / "pcb1/Data/Masks/Anomaly/001.png")
+    (root / "pcb1/Data/Masks/Anomaly/002.png").unlink()
+    _, content = diagnose(capsys, "VisA", root)
+    assert {(problem["kind"], Path(problem["path"]).name) for problem in content["problems"]} == {
+        ("unreadable", "0002.JPG"),
+        ("missing", "0003.JPG"),
+        ("mask of another size", "001.png"),
+        ("missing mask", "002.png"),
+    }
+    status, content = diagnose(capsys, "VisA", root, "--data.category", "pcb1")
+    assert len(content["problems"]) == 2
+    assert status == 1
+
+
+def test_class_ids_read_by_the_wrong_rule_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = fakes.write_visa_converted(tmp_path / "tree", ("candle",))
+    mask = np.zeros((48, 56), np.uint8)
+    mask[3:9, 3:9] = 2
+    fakes.write(root / "candle/ground_truth/bad/001.png", mask)
+    assert diagnose(capsys, "VisA", root)[0] == 0
+    status, content = diagnose(capsys, "MVTecAD", root)
+    assert status == 1
+    assert "largest value is 2" in content["problems"][0]["detail"]
+
+
+def test_white_mask_of_a_normal_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = fakes.write_mtd(tmp_path / "tree")
+    mask = sorted((root / "MT_Free" / "Imgs").glob("*.png"))[0]
+    fakes.write(mask, np.full(fakes.cv2.imread(str(mask)).shape[:2], 255, np.uint8))
+    status, content = diagnose(capsys, "MTD", root)
+    assert status == 1
+    assert content["problems"][0]["kind"] == "mask of a normal image"
+    assert content["problems"][0]["path"] == str(mask)
+
+
+def test_modes_sizes_and_counts_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = fakes.write_mvtec(tmp_path / "tree")
+    _, content = diagnose(capsys, "MVTecAD", root)
+    assert content["modes"] == {"bottle": {"RGB": 12}, "grid": {"L": 12}}
+    assert content["sizes"]["bottle"] == {"48x48": 12}
+    counts = {(c["category"], c["split"], c["defect"]): c for c in content["counts"]}
+    assert counts["bottle", "train", "good"]["images"] == 6
+    assert counts["bottle", "train", "good"]["published"] == 209
+    assert counts["grid", "all", "defective"]["images"] == 3
+    assert counts["grid", "all", "defective"]["published"] == 57
+    kinds = {note["kind"] for note in content["notes"]}
+    assert kinds == {"missing categories", "count differs"}
+
+
+def test_tables_show_file_names_in_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = fakes.write_mvtec(tmp_path / ("long" * 30))
+    truncate(root / "bottle/train/good/003.png")
+    assert main(["--data", "MVTecAD", "--data.root", str(root)]) == 1
+    printed = capsys.readouterr()
+    assert str(root / "bottle/train/good/003.png") in printed.out
+    assert "209" in printed.out
+    assert "examining" in printed.err
+
+
+def test_what_is_not_the_data_set_exits_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = fakes.write_mvtec(tmp_path / "tree")
+    status, content = diagnose(capsys, "MVTecAD", tmp_path)
+    assert status == 2
+    assert f"The folder {root}, below it, looks right" in content["error"]
+    assert main(["--data", "MTD", "--data.root", str(root)]) == 2
+    assert "MT_Free" in capsys.readouterr().err
+    assert diagnose(capsys, "VisA", tmp_path / "absent")[0] == 2
+    with pytest.raises(SystemExit) as refused:
+        main(["--data", "NoSuchData", "--data.root", str(root)])
+    assert refused.value.code == 2
+
+
+def test_the_real_magnetic_tiles(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = shared / "data" / "mtd_train_filenames.txt"
+    status, content = diagnose(
+        capsys, "MTD", shared / "data" / "mtd", "--data.train_list", str(names)
+    )
+    counts = {(c["split"], c["defect"]): c["images"] for c in content["counts"]}
+    assert counts == {
+        ("train", "good"): 761,
+        ("test", "good"): 191,
+        ("test", "blowhole"): 115,
+        ("test", "break"): 85,
+        ("test", "crack"): 57,
+        ("test", "fray"): 32,
+        ("test", "uneven"): 103,
+        ("all", "good"): 952,
+        ("all", "defective"): 392,
+    }
+    assert sum(note["kind"] == "grey mask" for note in content["notes"]) == 388
+    assert content["problems"] == []
+    assert status == 0
