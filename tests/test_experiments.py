@@ -1,4 +1,4 @@
-"""Every experiment file, shrunk, runs through fit, test and predict on its data set's own layout."""
+"""Every experiment, shrunk, runs through fit, test and predict on its data set's layout."""
 
 from pathlib import Path
 
