@@ -165,8 +165,8 @@ class AnomalyDataModule(LightningDataModule, ABC):
         """Which of one category's training records validate: those whose names hash lowest."""
         count = min(max(1, round(len(records) * self.val_fraction)), len(records) - 1)
         hashes = [_hash([record.image.name]) for record in records]
-        chosen = sorted(range(len(records)), key=lambda index: hashes[index])[:count]
-        return [index in set(chosen) for index in range(len(records))]
+        chosen = set(sorted(range(len(records)), key=lambda index: hashes[index])[:count])
+        return [index in chosen for index in range(len(records))]
 
     @cached_property
     def _train_and_held_out(self) -> tuple[list[Record], list[Record]]:
