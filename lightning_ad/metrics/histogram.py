@@ -11,6 +11,7 @@ function of the multiset of pixels alone: batches, their order and the processes
 leave no trace in it. Without a bound (`max_bins=None`) nothing is ever coarsened: the exact form.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,15 +54,17 @@ def fitting_shift(sorted_keys: Tensor, shift: int, max_bins: int | None) -> int:
     if max_bins is None:
         return shift
     differing = sorted_keys[1:] ^ sorted_keys[:-1]
-    while 1 + int(torch.count_nonzero(differing >> shift)) > max_bins:
-        shift += 1
-    return shift
+
+    def fits(shift: int) -> bool:
+        return int(torch.count_nonzero(differing >> shift)) < max_bins
+
+    return shift if fits(shift) else bisect_left(range(64), True, lo=shift + 1, key=fits)
 
 
 def _sort(scores: Tensor) -> Tensor:
     """Sort; on a CPU by NumPy, several times as fast as PyTorch, which sorts positions as well."""
     on_cpu = scores.device.type == "cpu"
-    return torch.from_numpy(np.sort(scores.numpy())) if on_cpu else scores.sort().values
+    return torch.from_numpy(np.sort(scores.detach().numpy())) if on_cpu else scores.sort().values
 
 
 def count(scores: Tensor, shift: int, max_bins: int | None) -> tuple[Tensor, int]:
