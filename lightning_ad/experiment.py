@@ -105,11 +105,22 @@ def _train(
         announce(f"{title}: {f'going on from {last}' if last.exists() else 'starting'}")
         detector.enter_phase(phase.name)
         trainer = make_trainer(phase)
+        _announce_processes(trainer, datamodule)
         trainer.fit(detector, datamodule, ckpt_path=str(last) if last.exists() else None)
         save_weights(trainer, detector, run.finished(phase))
         if trainer.is_global_zero:
             last.unlink(missing_ok=True)
         trainer.strategy.barrier()
+
+
+def _announce_processes(trainer: Trainer, datamodule: LightningDataModule) -> None:
+    """Say what several processes mean for a training step."""
+    processes, images = trainer.world_size, datamodule.batch_size  # type: ignore[attr-defined]
+    if processes > 1:
+        announce(
+            f"{processes} processes x {images} = {processes * images} images a step; the learning "
+            "rate is as configured, not scaled"
+        )
 
 
 def _calibrate(
