@@ -10,10 +10,8 @@ never read. It may be removed whenever nothing runs.
 
 import hashlib
 import json
-import logging
 import os
 import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +30,6 @@ from data_modules.problems import DataError, ImageError, Problem, raise_any
 from data_modules.records import Record
 
 FORMAT = 1  # raise it whenever the same files would give other pixels
-logger = logging.getLogger(__name__)
 
 
 def user_cache_dir() -> Path:
@@ -92,13 +89,13 @@ class Shelf:
 
     def build(self, progress: Progress) -> list[Problem]:
         """Decode into a temporary folder and rename it; the files that could not be decoded."""
-        lock = self.folder.with_suffix(".lock")
-        with FileLock(lock):
+        with FileLock(f"{self.folder}.lock"):
             if self.is_complete():
                 return []
             for left_over in self.folder.parent.glob(f"{self.folder.name}.*.partial"):
                 shutil.rmtree(left_over)
-            partial = Path(tempfile.mkdtemp(".partial", f"{self.folder.name}.", self.folder.parent))
+            partial = Path(f"{self.folder}.{os.getpid()}.partial")
+            partial.mkdir()
             problems = self._write(partial, progress)
             if problems:
                 shutil.rmtree(partial)
@@ -127,7 +124,7 @@ class Shelf:
                 masks[self.mask_rows[str(record.image)]] = mask
             return None
 
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor() as pool:
             found = progress.track(
                 pool.map(decode, range(len(self.records))),
                 len(self.records),
@@ -169,12 +166,14 @@ class DecodedCache:
         }
         missing = [shelf for shelf in self.shelves.values() if not shelf.is_complete()]
         if missing:
-            directory.mkdir(parents=True, exist_ok=True)
             check_files(name, [record for shelf in missing for record in shelf.records])
             require_room(directory, missing)
             with Progress(
                 *Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True)
             ) as progress:
+                gigabytes = sum(shelf.n_bytes for shelf in missing) / 1e9
+                message = f"decoded images: writing {gigabytes:.2f} GB below {directory}"
+                progress.console.print(message, markup=False, highlight=False, soft_wrap=True)
                 raise_any(name, [problem for shelf in missing for problem in shelf.build(progress)])
 
     def __call__(self, record: Record) -> tuple[Pixels, Pixels]:
@@ -183,13 +182,20 @@ class DecodedCache:
 
 
 def require_room(directory: Path, shelves: Iterable[Shelf]) -> None:
-    """Log how much will be written; raise DataError when the disk has less room."""
+    """Make the directory; raise DataError when that fails or its disk has too little room."""
+    advice = (
+        "point data.cache_dir to another place, or set data.cache to false to decode in every epoch"
+    )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(directory).free
+    except OSError as error:
+        raise DataError(
+            f"decoded images cannot be kept in {directory}: {error}; {advice}"
+        ) from error
     needed = sum(shelf.n_bytes for shelf in shelves)
-    free = shutil.disk_usage(directory).free
-    logger.info("decoded images: writing %.2f GB below %s", needed / 1e9, directory)
     if needed > free:
         raise DataError(
             f"decoded images need {needed / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free on "
-            f"the disk of {directory}: point data.cache_dir to a larger one, or set data.cache "
-            "to false to decode in every epoch"
+            f"the disk of {directory}: {advice}"
         )

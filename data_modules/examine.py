@@ -1,7 +1,6 @@
 """Looks at every pixel and byte of a data set and says what is wrong and what is odd."""
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_modules.base import AnomalyDataModule
+from data_modules.catalogue import Catalogue
 from data_modules.check import file_problems
 from data_modules.images import MaskRule, Values, binarise, decode, read_image
 from data_modules.problems import ImageError, Problem
@@ -30,9 +29,9 @@ class Finding:
     size: tuple[int, int] = (0, 0)
 
 
-def examine_all(data: AnomalyDataModule) -> Iterator[Finding]:
+def examine_all(data: Catalogue) -> Iterator[Finding]:
     """One finding per record, on all cores."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor() as pool:
         yield from pool.map(
             lambda record: examine(record, data.mask_rule, data.published_empty_masks),
             data.records(),
@@ -99,7 +98,7 @@ def duplicates(findings: Iterable[Finding]) -> Iterator[tuple[bool, Problem]]:
             yield crosses, Problem(kind, other.image, f"byte-identical to {first.image}")
 
 
-def orphans(data: AnomalyDataModule) -> Iterator[Problem]:
+def orphans(data: Catalogue) -> Iterator[Problem]:
     """Mask files that belong to no image."""
     used = {mask for record in data.records() for mask in record.masks}
     for category in data.categories:
@@ -108,7 +107,7 @@ def orphans(data: AnomalyDataModule) -> Iterator[Problem]:
                 yield Problem("orphaned mask", mask, "no image has its name")
 
 
-def coverage(data: AnomalyDataModule) -> Iterator[tuple[bool, Problem]]:
+def coverage(data: Catalogue) -> Iterator[tuple[bool, Problem]]:
     """What categories lack: training images, or (which is only odd) kinds of test images."""
     counts = Counter((record.category, record.split, record.label) for record in data.records())
     for category in data.categories:
@@ -131,7 +130,7 @@ class Count:
     published: int | None
 
 
-def count_images(data: AnomalyDataModule) -> list[Count]:
+def count_images(data: Catalogue) -> list[Count]:
     """Images per category, split and defect, with totals over normal and defective images."""
     rows = []
     for category in data.categories:

@@ -6,7 +6,8 @@ of defective images; and, for `predict` alone, images lying anywhere below the r
 
 from pathlib import Path
 
-from data_modules.base import AnomalyDataModule, name_share
+from data_modules.base import AnomalyDataModule
+from data_modules.catalogue import name_share
 from data_modules.dataset import Augmentation
 from data_modules.images import MaskRule
 from data_modules.layout import (

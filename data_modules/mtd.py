@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from data_modules.base import AnomalyDataModule, name_share
+from data_modules.base import AnomalyDataModule
+from data_modules.catalogue import name_share
 from data_modules.dataset import Augmentation
 from data_modules.layout import folders_in, images_in
 from data_modules.problems import DataError

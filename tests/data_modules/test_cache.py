@@ -204,22 +204,31 @@ def test_broken_files_are_all_named_and_leave_nothing_behind(
     assert not any(path.suffix == ".partial" for path in folders(tmp_path / "cache"))
 
 
-def test_size_is_announced_and_a_full_disk_is_said_before_writing(
-    tmp_path: Path,
-    records: list[Record],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+def test_a_full_disk_is_said_before_writing(
+    tmp_path: Path, records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = type(shutil.disk_usage("/"))(10**9, 10**9 - 1000, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
-    with (
-        caplog.at_level("INFO", logger="data_modules.cache"),
-        pytest.raises(DataError, match=r"GB are free.*data\.cache_dir.*data\.cache"),
-    ):
+    with pytest.raises(DataError, match=r"GB are free.*data\.cache_dir.*data\.cache"):
         open_cache(tmp_path / "cache", records)
-    expected = len(records) * 3 * SIZE**2 + sum(record.label for record in records) * SIZE**2
-    assert f"{expected / 1e9:.2f} GB" in caplog.text
     assert not folders(tmp_path / "cache")
+
+
+def test_size_is_announced(
+    tmp_path: Path, records: list[Record], capsys: pytest.CaptureFixture[str]
+) -> None:
+    DecodedCache(tmp_path / "cache", "MVTecAD", records, 1000, "half")
+    expected = len(records) * 3 * 1000**2 + sum(record.label for record in records) * 1000**2
+    announced = capsys.readouterr().err
+    assert f"writing {expected / 1e9:.2f} GB below {tmp_path / 'cache'}" in announced
+    written = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.npy"))
+    assert expected <= written < expected + 10_000
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, records: list[Record]) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"cannot be kept in .*file/cache.*data\.cache_dir"):
+        open_cache(tmp_path / "file" / "cache", records)
 
 
 def test_workers_are_sent_paths_not_pixels(tmp_path: Path, records: list[Record]) -> None:

@@ -67,6 +67,7 @@ def test_fractions_are_refused_by_name(tmp_path: Path) -> None:
         read_image(tmp_path / "height.tif")
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read")
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp"])
 @pytest.mark.parametrize("kept", [0, 0.5, 0.9, -1])
 def test_truncated_files_are_refused_by_name(tmp_path: Path, suffix: str, kept: float) -> None:

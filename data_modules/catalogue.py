@@ -1,0 +1,142 @@
+"""What a data set holds: categories, records, and which normal images are held out.
+
+Validation holds out normal *training* images, chosen by a hash of their names, so that neither
+order nor new files reshuffle them.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from data_modules.images import MaskRule
+from data_modules.layout import find_categories
+from data_modules.problems import DataError, WrongTreeError
+from data_modules.records import Counts, Record, Split
+
+
+class Catalogue(ABC):
+    """The listing of a data set; subclasses say how its publisher's tree is read."""
+
+    root: Path
+    category: str | list[str]
+    val_fraction: float
+    tree: ClassVar[str] = "<category>/train/good, <category>/test/<defect>"
+    mask_rule: MaskRule = "half"
+    published: ClassVar[Mapping[str, Counts]] = {}
+    published_empty_masks: ClassVar[frozenset[str]] = frozenset()
+
+    def locate(self, root: str) -> Path:
+        """The folder to read, from the option `root`; an error if there is none to fall back on."""
+        if not root:
+            raise WrongTreeError(f"{self.data_set} needs data.root, a folder with {self.tree}")
+        return Path(root).expanduser()
+
+    @abstractmethod
+    def categories_in(self, root: Path) -> list[str]:
+        """Names of the categories that a folder holds, sorted; none if it is not this data set."""
+
+    @abstractmethod
+    def list_category(self, category: str) -> list[Record]:
+        """All records of one category, each mask where it has to be, whether it is there or not."""
+
+    @abstractmethod
+    def list_masks(self, category: str) -> list[Path]:
+        """All files of one category that are there to be masks: to find those without an image."""
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether defects are marked pixel by pixel."""
+        return True
+
+    @property
+    def data_set(self) -> str:
+        """The data set's name: its class's."""
+        return type(self).__name__
+
+    @cached_property
+    def categories(self) -> list[str]:
+        """The chosen categories; their order numbers them in a batch."""
+        known = find_categories(self.root, self.categories_in, self.data_set, self.tree)
+        if self.category == "all":
+            return known
+        chosen = [self.category] if isinstance(self.category, str) else list(self.category)
+        unknown = [category for category in chosen if category not in known]
+        if unknown or not chosen:
+            names = ", ".join(map(repr, unknown)) or "none"
+            raise DataError(
+                f"{self.data_set}: unknown category {names} (data.category); "
+                f"{self.root} holds: {', '.join(known)}"
+            )
+        return chosen
+
+    @cached_property
+    def _listed(self) -> list[Record]:
+        listed = []
+        for category in self.categories:
+            records = self.list_category(category)
+            listed += sorted(records, key=lambda record: (record.split, str(record.image)))
+        return listed
+
+    def records(self) -> list[Record]:
+        """All records of the chosen categories: by category, then split, then path."""
+        return list(self._listed)
+
+    def records_of(self, split: Split) -> list[Record]:
+        """The records of one split; an error if there are none."""
+        found = [record for record in self._listed if record.split == split]
+        if not found:
+            raise DataError(
+                f"{self.data_set}: {self.root} holds no {split} images of "
+                f"{', '.join(self.categories)}; expected {self.tree}"
+            )
+        return found
+
+    def predict_records(self) -> list[Record]:
+        """The images that `predict` scores: the test images."""
+        return self.records_of("test")
+
+    def is_held_out(self, records: Sequence[Record]) -> list[bool]:
+        """Which of one category's training records validate: those whose names hash lowest."""
+        count = min(max(1, round(len(records) * self.val_fraction)), len(records) - 1)
+        hashes = [names_hash([record.image.name]) for record in records]
+        chosen = set(sorted(range(len(records)), key=lambda index: hashes[index])[:count])
+        return [index in chosen for index in range(len(records))]
+
+    @cached_property
+    def _train_and_held_out(self) -> tuple[list[Record], list[Record]]:
+        by_category = defaultdict(list)
+        for record in self.records_of("train"):
+            by_category[record.category].append(record)
+        train: list[Record] = []
+        held_out: list[Record] = []
+        for records in by_category.values():
+            for record, held in zip(records, self.is_held_out(records), strict=True):
+                (held_out if held else train).append(record)
+        if not train or not held_out:
+            raise DataError(
+                f"{self.data_set}: {self.root} holds one training image of "
+                f"{', '.join(self.categories)}; two are needed, as one is held out for validation"
+            )
+        return train, held_out
+
+    def held_out_records(self) -> list[Record]:
+        """The normal training images that only validate and calibrate."""
+        return self._train_and_held_out[1]
+
+    def training_records(self) -> list[Record]:
+        """The normal training images without those held out."""
+        return self._train_and_held_out[0]
+
+
+def name_share(name: str) -> float:
+    """A number in [0, 1) that only depends on a file's name: to split where no split is given."""
+    return int(names_hash([name])[:8], 16) / 16**8
+
+
+def names_hash(names: Iterable[str]) -> str:
+    """SHA-256 over names in the given order."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
