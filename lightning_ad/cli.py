@@ -27,7 +27,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 import lightning_ad.methods  # noqa: F401  makes the short names known
 from data_modules import AnomalyDataModule, doctor
-from lightning_ad import importing, summarize, sweep
+from lightning_ad import importing, summarize
 from lightning_ad.callbacks import Evaluation, Panels, Predictions, Throughput
 from lightning_ad.callbacks.objective import Objective
 from lightning_ad.callbacks.training_seed import TrainingSeed
@@ -57,6 +57,8 @@ SELF_SUFFICIENT = ("seed_everything", "model", "data", "evaluation")
 class ExperimentCLI(LightningCLI):
     """LightningCLI for anomaly detectors."""
 
+    _keep_final = False
+
     def __init__(self, args: Sequence[str] | None = None) -> None:
         super().__init__(
             AnomalyDetector,
@@ -70,8 +72,6 @@ class ExperimentCLI(LightningCLI):
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
-
-    _keep_final = False
 
     # Parsing.
 
@@ -287,6 +287,8 @@ def main(args: Sequence[str] | None = None) -> None:
     if arguments[:1] == ["summarize"]:
         return summarize.main(arguments[1:])
     if arguments[:1] == ["sweep"]:
+        from lightning_ad import sweep  # Optuna would make every other start a second slower
+
         return sweep.main(arguments[1:])
     if arguments[:1] == ["import"]:
         return importing.main(arguments[1:])
