@@ -19,7 +19,6 @@ from typing import IO, Any
 
 import optuna
 import torch
-from optuna.samplers import GridSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
@@ -28,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_ad.preemption import end_on_signals
-from lightning_ad.sweep_file import Sweep, SweepError
+from lightning_ad.sweep_file import Sweep, SweepError, decoded
 
 POLL_SECONDS = 0.5
 log = logging.getLogger(__name__)
@@ -39,6 +38,7 @@ class Runner:
 
     def __init__(self, sweep: Sweep, folder: Path, count: int, overrides: Sequence[str]) -> None:
         self.sweep, self.folder, self.count, self.overrides = sweep, folder, count, overrides
+        self.grid = sweep.grid()
         folder.mkdir(parents=True, exist_ok=True)
         self.lock = _sole_user(folder)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -87,21 +87,14 @@ class Runner:
         """Number and values of the next trial, an interrupted one first; None at the end."""
         if self.interrupted:
             trial = self.interrupted.pop(0)
-            return trial.number, trial.params
-        if len(self.study.get_trials(deepcopy=False)) >= self.count:
+            return trial.number, decoded(trial.params)
+        number = len(self.study.get_trials(deepcopy=False))
+        if number >= self.count or (self.grid is not None and number >= len(self.grid)):
             return None
-        sampler = self.study.sampler
-        if isinstance(sampler, GridSampler) and self._grid_is_spent():
-            return None
+        if self.grid is not None:
+            self.study.enqueue_trial(self.grid[number])
         new = self.study.ask(self.sweep.space)
-        return new.number, new.params
-
-    def _grid_is_spent(self) -> bool:
-        """Whether each point of the grid has a trial, be it running."""
-        points = 1
-        for each in self.sweep.space.values():
-            points *= len(each.choices)  # type: ignore[attr-defined]
-        return len(self.study.get_trials(deepcopy=False)) >= points
+        return new.number, decoded(new.params)
 
     def _start(self, number: int, values: dict[str, Any], device: str) -> subprocess.Popen:
         run_dir = self.run_dir(number)
@@ -176,7 +169,8 @@ def trials_table(study: optuna.Study, metric: str) -> Table:
     for title in ("trial", *names, metric, "state", "minutes"):
         table.add_column(title, overflow="fold")
     for trial in trials:
-        cells = [str(trial.number), *(str(trial.params.get(name, "-")) for name in names)]
+        params = decoded(trial.params)
+        cells = [str(trial.number), *(str(params.get(name, "-")) for name in names)]
         cells += ["-" if trial.value is None else f"{trial.value:.4f}", trial.state.name.lower()]
         table.add_row(*cells, _minutes(trial), style="bold" if trial.number == best else None)
     return table

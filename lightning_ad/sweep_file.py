@@ -4,6 +4,7 @@ The file stays what W&B takes: its own functions turn ranges into Optuna's distr
 into the words of a command, so a trial here is a trial there.
 """
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 from wandb.sdk.sweeps.scheduler.optuna import sweep_parameter_to_distribution
 
@@ -78,19 +79,31 @@ class Sweep:
 
     def sampler(self) -> BaseSampler:
         """Optuna's counterpart of W&B's search method."""
-        return SAMPLERS[self.method](self.space)
+        return SAMPLERS[self.method](seed=0)
+
+    def grid(self) -> list[dict[str, Any]] | None:
+        """All points in order, if the method is ``grid``."""
+        if self.method != "grid":
+            return None
+        choices = []
+        for name, each in self.space.items():
+            if not isinstance(each, CategoricalDistribution):
+                raise SweepError(f"parameter {name}: a grid needs values, not a range")
+            choices.append(each.choices)
+        return [dict(zip(self.space, point, strict=True)) for point in itertools.product(*choices)]
 
     def trial_command(self, values: dict[str, Any], *more: str) -> list[str]:
         """The command line that W&B's agent would run, followed by ``more``."""
-        chosen = {
-            name: json.loads(value) if isinstance(value, str) else value
-            for name, value in values.items()
-        }
-        named = create_sweep_command_args({"args": {k: {"value": v} for k, v in chosen.items()}})
+        named = create_sweep_command_args({"args": {k: {"value": v} for k, v in values.items()}})
         macros = {f"${{{name}}}": parts for name, parts in named.items() if name != "args_dict"}
         macros |= {"${env}": ["/usr/bin/env"], "${interpreter}": ["python"]}
         parts = create_sweep_command(list(self.command))  # fills in ${envvar:...}
         return [word for part in parts for word in macros.get(part, [part])] + list(more)
+
+
+def decoded(params: dict[str, Any]) -> dict[str, Any]:
+    """A trial's settings as they stand in the file."""
+    return {k: json.loads(v) if isinstance(v, str) else v for k, v in params.items()}
 
 
 def _distribution(name: str, parameter: dict[str, Any]) -> BaseDistribution:
@@ -103,16 +116,9 @@ def _distribution(name: str, parameter: dict[str, Any]) -> BaseDistribution:
         raise SweepError(f"parameter {name} needs value, values, or min and max") from error
 
 
-def _grid(space: dict[str, BaseDistribution]) -> BaseSampler:
-    for name, each in space.items():
-        if not isinstance(each, CategoricalDistribution):
-            raise SweepError(f"parameter {name}: a grid needs values, not a range")
-    return GridSampler({name: each.choices for name, each in space.items()}, seed=0)  # type: ignore[attr-defined]
-
-
-SAMPLERS = {
-    "grid": _grid,
-    "random": lambda space: RandomSampler(seed=0),
-    "bayes": lambda space: TPESampler(seed=0),
+SAMPLERS: dict[str, type[RandomSampler] | type[TPESampler]] = {
+    "grid": RandomSampler,  # has nothing to choose, see `Sweep.grid`
+    "random": RandomSampler,
+    "bayes": TPESampler,
 }
 """W&B's names of the search methods."""
