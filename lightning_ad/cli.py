@@ -153,7 +153,7 @@ class ExperimentCLI(LightningCLI):
         settings = self.settings.clone()
         for name in ("config", "overwrite", "ckpt_path"):
             settings.pop(name, None)
-        text = self._parser(self.subcommand).dump(settings, skip_validation=True)
+        text = self._parser(self.subcommand).dump(settings, skip_none=False, skip_validation=True)
         return yaml.safe_load(text)
 
     # Running.
