@@ -1,0 +1,155 @@
+"""D3AD's scoring on this machine: precision and memory layout, mixed levels, neighbour search.
+
+    python benchmarks/d3ad.py [--image_size 256] [--batch_size 1] [--repeats 3] [--bank 8000]
+
+The plain version is float32, contiguous and eager, with explicit attention and a pass of its own
+through the extractor wherever features are needed. All versions have the same (random) weights and
+the paper's sizes; they are measured in one run, interleaved, as medians. Prints milliseconds per
+image and the ratio to the plain version, and how far the maps drift from its maps.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor
+from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
+
+from lightning_ad import maps
+from lightning_ad.methods import D3AD
+from lightning_ad.neighbours import distance_to_nearest
+from lightning_ad.networks import DiffusionUNet, FeaturePyramid, KLAutoencoder
+
+FEATURES = 128 * 16 * 16
+"""Length of an image's fingerprint: layer 2 of a ResNet-34, averaged to 16 x 16."""
+
+
+class PlainD3AD(D3AD):
+    """Computes the same without sharing a pass."""
+
+    def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        latent = self.latent(image)
+        level = self.level(self.fingerprint(self.pyramid(image)), category)
+        restored = self.reconstruct(latent, level, category)
+        reconstruction = self.autoencoder.decode(restored)
+        a, b = self.pyramid(reconstruction), self.pyramid(image)
+        size = (image.shape[-2], image.shape[-1])
+        return reconstruction, {
+            "latent": maps.resize(maps.pixel_distance(restored, latent), size),
+            "feature": maps.feature_distance(a, b, size),
+        }
+
+
+def build(method: type[D3AD], device: torch.device) -> D3AD:
+    torch.manual_seed(0)
+    denoiser = DiffusionUNet(32, 192, attention_at=(32, 16, 8, 4), heads=8, channels=4)
+    detector = method(KLAutoencoder(), denoiser, FeaturePyramid("resnet34", weights="random"))
+    detector.categories = ["part"]
+    detector.calibration["bank"] = torch.rand(100, FEATURES).half()
+    detector.calibration["bin_edges"] = torch.linspace(0, 3e4, 11, dtype=torch.float64).repeat(2, 1)
+    for name, value in (("latent", 1.0), ("feature", 0.1)):  # about what the parts span here
+        detector.calibration[f"{name}_min"] = torch.zeros(2)
+        detector.calibration[f"{name}_max"] = torch.full((2,), value)
+    if method is PlainD3AD:
+        for module in detector.modules():
+            if isinstance(module, Attention):
+                module.set_processor(AttnProcessor())
+    else:
+        detector.prepare_inference()
+    return detector.requires_grad_(False).eval().to(device)
+
+
+def examples(count: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Smooth images (count, 3, size, size) with a bright square each, and the squares' masks."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(count, 3, size // 32, size // 32, generator=generator) - 0.5
+    image = maps.resize(coarse, (size, size))
+    mask = torch.zeros(count, 1, size, size, dtype=torch.long)
+    mask[:, :, size // 4 : size // 2, size // 3 : size // 2] = 1
+    return torch.where(mask == 1, 0.9, image).to(device), mask.to(device)
+
+
+def seconds(step: Callable[[], object], device: torch.device) -> float:
+    started = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def medians(steps: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict:
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(repeats + 1):  # the first round warms up
+        for name, step in steps.items():
+            times[name].append(seconds(step, device))
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
+def compare_scoring(image: Tensor, mask: Tensor, repeats: int, ours: D3AD, plain: D3AD) -> None:
+    category = torch.zeros(len(image), dtype=torch.long, device=image.device)
+    found: dict[str, Tensor] = {}
+
+    def scoring(name: str, detector: D3AD, half: bool) -> Callable[[], None]:
+        def score() -> None:
+            with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
+                found[name] = detector.detect(image, category).anomaly_map
+
+        return score
+
+    variants = {"plain": (plain, False), "float32": (ours, False), "bfloat16": (ours, True)}
+    steps = {name: scoring(name, *variant) for name, variant in variants.items()}
+    times = medians(steps, repeats, image.device)
+    print(f"\nscoring, {image.shape[-1]} px, batch {len(image)}, {image.device}")
+    for name, duration in times.items():
+        pair = torch.stack([found[name].flatten(), found["plain"].flatten()])
+        drift = (pair[0] - pair[1]).abs().max() / pair[1].abs().max()
+        auroc = binary_auroc(found[name].sigmoid().flatten(), mask.flatten())
+        print(
+            f"  {name:9} {1000 * duration / len(image):9.1f} ms/image "
+            f"{times['plain'] / duration:5.2f} x   largest difference {float(drift):.1e}, "
+            f"correlation {float(pair.corrcoef()[0, 1]):.5f}, pixel AUROC {100 * float(auroc):.2f}"
+        )
+
+
+def compare_levels(detector: D3AD, repeats: int, device: torch.device) -> None:
+    latent = torch.randn(4, 4, 32, 32, device=device)
+    category = torch.zeros(4, dtype=torch.long, device=device)
+    levels = {"one level": [50, 50, 50, 50], "mixed levels": [20, 40, 60, 80]}
+
+    def reconstruction(level: list[int]) -> Callable[[], Tensor]:
+        return lambda: detector.reconstruct(latent, torch.tensor(level, device=device), category)
+
+    steps = {name: reconstruction(level) for name, level in levels.items()}
+    print("\nreconstruction of 4 latents")
+    for name, duration in medians(steps, repeats, device).items():
+        print(f"  {name:12} {1000 * duration / 4:9.1f} ms/image")
+
+
+def search(count: int, device: torch.device) -> None:
+    bank = torch.rand(count, FEATURES, dtype=torch.float16, device=device)
+    queries = torch.rand(30, FEATURES, device=device)
+    duration = seconds(lambda: distance_to_nearest(queries, bank, 20), device)
+    print(f"\n20 nearest of {count} x {FEATURES} for a batch of 30: {duration:.2f} s")
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--image_size", type=int, default=256)
+    parser.add_argument("--batch_size", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--bank", type=int, default=8000)
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    ours, plain = build(D3AD, device), build(PlainD3AD, device)
+    image, mask = examples(options.batch_size, options.image_size, device)
+    compare_scoring(image, mask, options.repeats, ours, plain)
+    compare_levels(ours, options.repeats, device)
+    search(options.bank, device)
+
+
+if __name__ == "__main__":
+    main()
