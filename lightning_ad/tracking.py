@@ -44,7 +44,12 @@ def loggers_of(setting: Any) -> list[Logger]:
 
 
 @rank_zero_only
-def keep_checkpoint(logger: WandbLogger, path: Path) -> None:
-    """Hand a run's final checkpoint to W&B as an artifact; offline it waits for `wandb sync`."""
+def finish(logger: WandbLogger, checkpoint: Path | None) -> None:
+    """End a W&B run, so that the next one in this process is another.
+
+    A ``checkpoint`` becomes an artifact; offline it waits for ``wandb sync`` with all the rest.
+    """
     run = logger.experiment
-    run.log_artifact(str(path), name=f"{run.id}-{path.stem}", type="model")
+    if checkpoint:
+        run.log_artifact(str(checkpoint), name=f"{run.id}-{checkpoint.stem}", type="model")
+    run.finish()
