@@ -34,7 +34,7 @@ from lightning_ad.callbacks.training_seed import TrainingSeed
 from lightning_ad.detector import AnomalyDetector, Phase
 from lightning_ad.experiment import RunFolder, run_experiment
 from lightning_ad.preemption import EndOnSignals, FirstCheckpoint, end_on_signals
-from lightning_ad.tracking import describe_run, keep_checkpoint, loggers_of
+from lightning_ad.tracking import describe_run, finish, loggers_of
 
 EXPECTED_WARNINGS = (
     ".*module\\(s\\) in eval mode at the start of training.*",  # what a phase freezes
@@ -199,8 +199,8 @@ class ExperimentCLI(LightningCLI):
         config = yaml.safe_dump(own)
         run_experiment(model, datamodule, self.make_trainer, self.run, config, start)
         for logger in loggers:
-            if isinstance(logger, WandbLogger) and self._keep_final:
-                keep_checkpoint(logger, self.run.final)
+            if isinstance(logger, WandbLogger):
+                finish(logger, self.run.final if self._keep_final else None)
 
 
 def _is_first_process() -> bool:
