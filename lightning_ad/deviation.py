@@ -1,4 +1,4 @@
-"""DeCo-Diff's masked forward process and its reversal: deviations from normality as noise.
+"""DeCo-Diff's masked forward process, its reversal and its maps: deviations as noise.
 
 Only some patches of a latent are noised, with Gaussian noise and with patches of other normal
 latents; the network learns the direction that leads back and, for what was left alone, that there
@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_ad import maps
 from lightning_ad.diffusion import Denoise, add_noise, alpha_bar_at
 
 PATCH_SIDES = {1: 0.30, 2: 0.25, 4: 0.20, 8: 0.15, 16: 0.10}
@@ -88,3 +90,31 @@ def correct_deviation(
         d = predict(z, torch.full((len(z),), t, device=z.device)).to(z.dtype)
         z = z - (remaining[t] - remaining[t_next]) * d
     return z
+
+
+def pixel_deviation(a: Tensor, b: Tensor) -> Tensor:
+    """Largest |a - b| of the channels of images (B, 3, H, W) in (B, 1, H, W), 0 to 1, smoothed."""
+    distance = (a.float() - b.float()).abs().amax(1, keepdim=True)
+    return _smooth(distance.clamp(max=0.4) * 2.5, sigma=3)
+
+
+def latent_deviation(a: Tensor, b: Tensor, factor: int) -> Tensor:
+    """Mean |a - b| of latents (B, C, h, w), 0 to 1, smoothed, in (B, 1, factor h, factor w)."""
+    smooth = _smooth(maps.pixel_distance(a, b).clamp(max=0.2) * 5, sigma=1)
+    padded = F.pad(smooth, (1, 1, 1, 1), mode="reflect")  # published: the border is mirrored
+    large = F.interpolate(padded, scale_factor=factor, mode="bilinear", align_corners=False)
+    return large[..., factor:-factor, factor:-factor]
+
+
+def _smooth(map: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of (B, 1, H, W) with the border pixel repeated in its mirror image."""
+    reach = round(4 * sigma)
+    rows, columns = (_mirrored(size, reach, map.device) for size in map.shape[-2:])
+    padded = map[..., rows[:, None], columns]
+    return maps.gaussian_blur(padded, sigma)[..., reach:-reach, reach:-reach]
+
+
+def _mirrored(size: int, reach: int, device: torch.device) -> Tensor:
+    """Positions that extend 0 ... size - 1 by ``reach`` on both sides as in ... 1 0 0 1 ..."""
+    positions = torch.arange(-reach, size + reach, device=device) % (2 * size)
+    return torch.where(positions < size, positions, 2 * size - 1 - positions)

@@ -11,6 +11,7 @@ being given with the test image. `experiments/published/` has the authors' proto
 """
 
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from typing import Any, Literal
 
 import torch
@@ -20,11 +21,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from lightning_ad import deviation, diffusion, maps
+from lightning_ad import deviation, diffusion
 from lightning_ad.detector import AnomalyDetector
 from lightning_ad.latent_cache import LatentCache
 from lightning_ad.networks.autoencoders import Autoencoder
 from lightning_ad.networks.context_unet import ContextUNet
+from lightning_ad.networks.folding import fold_upsampling
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 ClassMode = Literal["given", "null", "predicted"]
@@ -40,8 +42,9 @@ class DeCoDiff(AnomalyDetector):
         features: pretrained pyramid that tells categories apart, for class mode ``predicted``.
         class_mode: where the class comes from when an image is scored. ``predicted``: the category
             whose training images are nearest in the features, which leaves the network as in the
-            paper; ``null``: none, for networks with a ``null_class``; ``given``: the data's, as
-            published, which tells a multi-class model what it should find out.
+            paper; ``null`` (or None, which an unquoted null is in YAML): none, for networks with a
+            ``null_class``; ``given``: the data's, as published, which tells a multi-class model
+            what it should find out.
         class_dropout: share of training images shown as the null class, where there is one.
         levels: T, timesteps of the squared-cosine schedule.
         steps: corrections at test time, at even distances (``levels`` is a multiple).
@@ -63,27 +66,28 @@ class DeCoDiff(AnomalyDetector):
         autoencoder: Autoencoder,
         denoiser: ContextUNet,
         features: nn.Module | None = None,
-        class_mode: ClassMode = "predicted",
+        class_mode: ClassMode | None = "predicted",
         class_dropout: float = 0.1,
         levels: int = 10,
         steps: int = 5,
         max_masked: float = 0.7,
         max_shuffled: float = 0.3,
         reference: Literal["decoded", "image"] = "decoded",
-        optimizer: OptimizerFactory = lambda p: AdamW(p, lr=1e-4, weight_decay=1e-4),
+        optimizer: OptimizerFactory = lambda p: AdamW(p, lr=1e-4, weight_decay=1e-4, fused=True),
         warmup: float = 0.05,
         cache_latents: bool = False,
         false_alarm_rate: float = 0.01,
     ) -> None:
         super().__init__(false_alarm_rate)
         self.autoencoder, self.denoiser, self.features = autoencoder, denoiser, features
-        self.class_mode, self.class_dropout = class_mode, class_dropout
+        self.class_mode: ClassMode = class_mode or "null"
+        self.class_dropout = class_dropout
         self.max_masked, self.max_shuffled = max_masked, max_shuffled
         self.reference, self.optimizer, self.warmup = reference, optimizer, warmup
         self.cache_latents = cache_latents
         self.latents: LatentCache | None = None
-        self.protocol = f"default (class: {class_mode})"
-        self.remembers = class_mode == "predicted"
+        self.protocol = f"default (class: {self.class_mode})"
+        self.remembers = self.class_mode == "predicted"
         self._check_parts()
         if levels % steps:
             raise ValueError(f"model.levels ({levels}) must be a multiple of model.steps ({steps})")
@@ -91,6 +95,7 @@ class DeCoDiff(AnomalyDetector):
         schedule = diffusion.squared_cosine_schedule(levels)
         self.register_buffer("alpha_bar", schedule.float(), persistent=False)
         self.alpha_bar: Tensor
+        self._half: list[tuple[Autoencoder, ContextUNet]] = []  # a list stays out of checkpoints
 
     def _check_parts(self) -> None:
         ours, theirs = self.denoiser.channels, self.autoencoder.channels
@@ -187,24 +192,57 @@ class DeCoDiff(AnomalyDetector):
 
     # Detection.
 
+    def train(self, mode: bool = True) -> "DeCoDiff":
+        """Give up copies of weights that may change."""
+        super().train(mode)
+        self._half = []
+        return self
+
+    def prepare_inference(self) -> None:
+        """Fold the autoencoder's upsampling, most of the work of a score."""
+        super().prepare_inference()
+        fold_upsampling(self.autoencoder)
+        self._half = []
+
+    def in_precision(self, device: torch.device) -> tuple[Autoencoder, ContextUNet, torch.dtype]:
+        """Autoencoder and network for the precision that is on, and that precision.
+
+        Under autocast they are copies with weights in half precision: autocast itself would convert
+        frozen weights at every call, and go back to single precision between convolutions.
+        """
+        if not torch.is_autocast_enabled(device.type):
+            return self.autoencoder, self.denoiser, torch.float32
+        dtype = torch.get_autocast_dtype(device.type)
+        if not self._half:
+            copies = (deepcopy(self.autoencoder), deepcopy(self.denoiser))
+            self._half = [(copies[0].to(dtype), copies[1].to(dtype).eval())]
+        return *self._half[0], dtype
+
     def correct(self, z: Tensor, category: Tensor) -> Tensor:
         """Take the deviation out of latents z (B, C, h, w) of the classes (B,)."""
-        return deviation.correct_deviation(
-            lambda zt, t: self.denoiser(zt, t, category), z, self.timesteps, self.alpha_bar
-        )
+        _, denoiser, dtype = self.in_precision(z.device)
+        with torch.autocast(z.device.type, enabled=False):
+            return deviation.correct_deviation(
+                lambda zt, t: denoiser(zt.to(dtype), t, category),
+                z,
+                self.timesteps,
+                self.alpha_bar,
+            )
 
     def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Pixel and latent deviation between images and what their corrected latents decode to."""
-        z = self.autoencoder.encode(image).float()
+        autoencoder, _, dtype = self.in_precision(image.device)
+        with torch.autocast(image.device.type, enabled=False):
+            z = autoencoder.encode(image.to(dtype)).float()
         corrected = self.correct(z, self.class_of(image, category))
-        if self.reference == "image":
-            reconstruction, reference = self.autoencoder.decode(corrected), image
-        else:  # both in one batch
-            decoded = self.autoencoder.decode(torch.cat([corrected, z]))
-            reconstruction, reference = decoded.chunk(2)
+        latents = [corrected] if self.reference == "image" else [corrected, z]
+        with torch.autocast(image.device.type, enabled=False):  # both decodes are one batch
+            decoded = autoencoder.decode(torch.cat(latents).to(dtype))
+        reconstruction = decoded[: len(image)]
+        reference = image if self.reference == "image" else decoded[len(image) :]
         return reconstruction, {
-            "pixel": pixel_deviation(reconstruction, reference),
-            "latent": latent_deviation(corrected, z, self.autoencoder.factor),
+            "pixel": deviation.pixel_deviation(reconstruction, reference),
+            "latent": deviation.latent_deviation(corrected, z, self.autoencoder.factor),
         }
 
     def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
@@ -238,31 +276,3 @@ class DeCoDiff(AnomalyDetector):
         """Keep the centre of each category's training images."""
         own = [features[category == i].mean(0) for i in range(len(self.categories))]
         self.calibration["centroids"] = torch.stack(own)
-
-
-def pixel_deviation(a: Tensor, b: Tensor) -> Tensor:
-    """Largest |a - b| of the channels of images (B, 3, H, W) in (B, 1, H, W), 0 to 1, smoothed."""
-    distance = (a.float() - b.float()).abs().amax(1, keepdim=True)
-    return _smooth(distance.clamp(max=0.4) * 2.5, sigma=3)
-
-
-def latent_deviation(a: Tensor, b: Tensor, factor: int) -> Tensor:
-    """Mean |a - b| of latents (B, C, h, w), 0 to 1, smoothed, in (B, 1, factor h, factor w)."""
-    smooth = _smooth(maps.pixel_distance(a, b).clamp(max=0.2) * 5, sigma=1)
-    padded = F.pad(smooth, (1, 1, 1, 1), mode="reflect")  # published: the border is mirrored
-    large = F.interpolate(padded, scale_factor=factor, mode="bilinear", align_corners=False)
-    return large[..., factor:-factor, factor:-factor]
-
-
-def _smooth(map: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (B, 1, H, W) with the border pixel repeated in its mirror image."""
-    reach = round(4 * sigma)
-    rows, columns = (_mirrored(size, reach, map.device) for size in map.shape[-2:])
-    padded = map[..., rows[:, None], columns]
-    return maps.gaussian_blur(padded, sigma)[..., reach:-reach, reach:-reach]
-
-
-def _mirrored(size: int, reach: int, device: torch.device) -> Tensor:
-    """Positions that extend 0 ... size - 1 by ``reach`` on both sides as in ... 1 0 0 1 ..."""
-    positions = torch.arange(-reach, size + reach, device=device) % (2 * size)
-    return torch.where(positions < size, positions, 2 * size - 1 - positions)

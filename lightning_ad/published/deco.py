@@ -19,7 +19,7 @@ class DeCoDiffAsPublished(DeCoDiff):
         self,
         autoencoder: Autoencoder,
         denoiser: ContextUNet,
-        optimizer: OptimizerFactory = lambda p: AdamW(p, lr=1e-4, weight_decay=1e-4),
+        optimizer: OptimizerFactory = lambda p: AdamW(p, lr=1e-4, weight_decay=1e-4, fused=True),
         cache_latents: bool = False,
     ) -> None:
         super().__init__(
