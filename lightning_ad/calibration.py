@@ -17,9 +17,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from lightning.pytorch import LightningDataModule
     from torch.utils.data import DataLoader
 
+    from data_modules import AnomalyDataModule
     from lightning_ad.detector import AnomalyDetector
 
 
@@ -58,7 +58,7 @@ def conformal_quantile(scores: Tensor, false_alarm_rate: float) -> float:
 
 
 def calibrate(
-    detector: "AnomalyDetector", trainer: Trainer, datamodule: "LightningDataModule"
+    detector: "AnomalyDetector", trainer: Trainer, datamodule: "AnomalyDataModule"
 ) -> None:
     """Fill ``detector.calibration`` from the training images and the held-out normal images.
 

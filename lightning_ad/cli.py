@@ -115,6 +115,10 @@ class ExperimentCLI(LightningCLI):
             self._choose_checkpoint()
         elif _is_first_process():
             _open_run(self.run, self._resolved(), self.settings.overwrite)
+        if self.subcommand == "test":
+            self.settings.verbose = False  # Evaluation prints one table
+        if self.subcommand == "predict":
+            self.settings.return_predictions = False  # Predictions writes them, memory stays free
         if _is_first_process():
             self._prepare_loggers()
 
@@ -171,12 +175,13 @@ class ExperimentCLI(LightningCLI):
             callbacks += [
                 _last_epoch(self.run, purpose),
                 TrainingSeed(self.settings.seed_everything),
+                FirstCheckpoint(self.run.unfinished(purpose)),
             ]
-            callbacks += [FirstCheckpoint(self.run.unfinished(purpose))]
             if purpose.epochs is not None:
                 options |= {"max_epochs": purpose.epochs, "max_steps": -1}
         elif purpose == "test":
-            callbacks += [init.evaluation, Throughput(), init.panels]
+            # The clock stops before the metrics are updated.
+            callbacks += [Throughput(), init.evaluation, init.panels]
             callbacks += [Objective()] if self.settings.objective else []
         elif purpose == "predict":
             callbacks += [init.predictions]

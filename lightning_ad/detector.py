@@ -135,8 +135,9 @@ class AnomalyDetector(LightningModule, ABC):
     def load_pretrained(self) -> None:
         """Load published weights into the parts that come with some."""
         for part in self.children():
-            if hasattr(part, "load_pretrained"):
-                part.load_pretrained()
+            load = getattr(part, "load_pretrained", None)
+            if load is not None:
+                load()
 
     def enter_phase(self, name: str) -> None:
         """Let only that phase's parts require gradients and train."""
@@ -217,7 +218,7 @@ class AnomalyDetector(LightningModule, ABC):
         total, images = self.trainer.strategy.reduce(self._held_out_loss, reduce_op="sum")
         self.log(f"{self.phase}/val_loss", total / images, prog_bar=True, sync_dist=True)
 
-    def test_step(self, batch: Any, batch_idx: int) -> Detection:
+    def test_step(self, batch: Any, batch_idx: int) -> Detection:  # type: ignore[override]
         """Score a batch; callbacks do the rest."""
         return self.detect(batch["image"], self.category_of(batch))
 

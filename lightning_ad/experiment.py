@@ -14,9 +14,10 @@ import lightning
 import torch
 import yaml
 from jsonargparse import ArgumentParser
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from data_modules import AnomalyDataModule
 from lightning_ad.calibration import calibrate
 from lightning_ad.detector import AnomalyDetector, Phase
 
@@ -62,7 +63,7 @@ class RunFolder:
 
 def run_experiment(
     detector: AnomalyDetector,
-    datamodule: LightningDataModule,
+    datamodule: AnomalyDataModule,
     make_trainer: MakeTrainer,
     run: RunFolder,
     config: str,
@@ -73,7 +74,7 @@ def run_experiment(
     ``config`` is the YAML that `load_detector` needs to build the detector again. With ``start``,
     a checkpoint of the method, the first phase counts as finished with its weights.
     """
-    detector.match_categories(datamodule.categories, "fit")  # type: ignore[attr-defined]
+    detector.match_categories(datamodule.categories, "fit")
     if run.final.exists():
         announce(f"{run.final} is complete: going on to its test")
     else:
@@ -84,7 +85,7 @@ def run_experiment(
 
 def _train(
     detector: AnomalyDetector,
-    datamodule: LightningDataModule,
+    datamodule: AnomalyDataModule,
     make_trainer: MakeTrainer,
     run: RunFolder,
     start: Path | None,
@@ -113,7 +114,7 @@ def _train(
         trainer.strategy.barrier()
 
 
-def _announce_processes(trainer: Trainer, datamodule: LightningDataModule) -> None:
+def _announce_processes(trainer: Trainer, datamodule: AnomalyDataModule) -> None:
     """Say what several processes mean for a training step."""
     processes, images = trainer.world_size, datamodule.batch_size  # type: ignore[attr-defined]
     if processes > 1:
@@ -125,7 +126,7 @@ def _announce_processes(trainer: Trainer, datamodule: LightningDataModule) -> No
 
 def _calibrate(
     detector: AnomalyDetector,
-    datamodule: LightningDataModule,
+    datamodule: AnomalyDataModule,
     make_trainer: MakeTrainer,
     run: RunFolder,
     config: str,
