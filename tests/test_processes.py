@@ -1,0 +1,130 @@
+"""Two processes train, calibrate, test and predict like one, and end when one of them fails."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+
+from lightning_ad.cli import main
+from tests.fakes import write_mtd
+from tests.shrunk import QUIET, REPOSITORY, fit_ddad, shrink
+from tests.test_experiments import autoencoder  # noqa: F401  a fixture
+
+EXPERIMENTS = {
+    "DDAD": "ddad_s_mtd",
+    "D3AD": "d3ad_mtd",
+    "DeCoDiff": "deco_mtd",
+    "TextureDDM": "texture_mtd",
+}
+TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+
+
+def fit(method, folder, run, autoencoder):  # noqa: F811
+    """Arguments that train a method on the tiles in a folder."""
+    file = REPOSITORY / f"experiments/{EXPERIMENTS[method]}.yaml"
+    overrides = shrink(yaml.safe_load(file.read_text()), autoencoder)
+    return ["fit", f"--config={file}", f"--run_dir={run}", f"--data.root={folder / 'mtd'}",
+            f"--data.cache_dir={folder / 'cache'}", *overrides, "--data.batch_size=2"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, autoencoder):  # noqa: F811
+    """Every method, fitted by two processes that also predict; nine test images, one held out."""
+    folder = tmp_path_factory.mktemp("two")
+    write_mtd(folder / "mtd", good=4)
+    commands = []
+    for method in EXPERIMENTS:
+        run = folder / method
+        commands += [
+            [*fit(method, folder, run, autoencoder), *TWO],
+            ["predict", f"--ckpt_path={run / 'final.ckpt'}", f"--run_dir={run / 'two'}", *QUIET,
+             *TWO],
+        ]  # fmt: skip
+    (folder / "commands.json").write_text(json.dumps(commands))
+    run_module("tests.run_commands", str(folder / "commands.json"))
+    return folder
+
+
+def run_module(*arguments, timeout=240):
+    """Run a module as a program; its errors when it fails."""
+    process = subprocess.run(
+        [sys.executable, "-m", *arguments], env=ENVIRONMENT, capture_output=True, text=True,
+        timeout=timeout,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr[-3000:]
+
+
+def lines(file):
+    with file.open() as content:
+        return list(csv.reader(content))
+
+
+def assert_same_table(one, other):
+    """Equal texts, and numbers to 1e-6."""
+    assert len(one) == len(other)
+    for left, right in zip(one, other, strict=True):
+        for a, b in zip(left, right, strict=True):
+            try:
+                assert float(a) == pytest.approx(float(b), rel=1e-6, abs=1e-6)
+            except ValueError:
+                assert a == b
+
+
+@pytest.mark.parametrize("method", EXPERIMENTS)
+def test_two_processes_measure_what_one_does(two, method):
+    checkpoint = f"--ckpt_path={two / method / 'final.ckpt'}"
+    alone = two / method / "one"
+    main(["test", checkpoint, f"--run_dir={alone}", *QUIET])
+    main(["predict", checkpoint, f"--run_dir={alone}", *QUIET])
+    assert len(lines(alone / "scores.csv")) == 1 + 9
+    assert_same_table(lines(alone / "scores.csv"), lines(two / method / "scores.csv"))
+    assert_same_table(lines(alone / "metrics.csv"), lines(two / method / "metrics.csv"))
+    predicted = [
+        sorted(lines(folder / "predictions/predictions.csv")) for folder in (alone, two / method / "two")
+    ]
+    assert_same_table(*predicted)
+    found, expected = (json.loads((f / "metrics.json").read_text()) for f in (two / method, alone))
+    assert found["fingerprint"] == expected["fingerprint"]
+
+
+def test_calibration_does_not_depend_on_the_number_of_processes(two, tmp_path, autoencoder):  # noqa: F811
+    checkpoint = torch.load(two / "DDAD/final.ckpt", weights_only=True)["state_dict"]
+    run = tmp_path / "run"
+    run.mkdir()
+    for phase in ("denoise", "adapt"):
+        (run / f"{phase}.ckpt").write_bytes((two / f"DDAD/{phase}.ckpt").read_bytes())
+    main(fit("DDAD", two, run, autoencoder))
+    alone = torch.load(run / "final.ckpt", weights_only=True)["state_dict"]
+    calibrated = [name for name in alone if name.startswith("calibration.")]
+    assert calibrated
+    for name in calibrated:
+        torch.testing.assert_close(alone[name], checkpoint[name], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_fails_in_calibration_ends_the_run_with_its_error(tmp_path, rank):
+    root = write_mtd(tmp_path / "mtd")
+    arguments = fit_ddad(root, tmp_path / "run", tmp_path / "cache", *TWO)
+    arguments += [
+        "--trainer.max_epochs=1",
+        "--model.adaptation_epochs=0",
+        "--data.val_fraction=0.4",
+    ]
+    start = time.monotonic()
+    process = subprocess.run(
+        [sys.executable, "-m", "tests.failing_process", str(rank), *arguments],
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert process.returncode != 0
+    assert f"process {rank} lost its camera" in process.stderr
+    calibrating = process.stderr.index("calibrating")
+    assert "lost its camera" not in process.stderr[:calibrating]
+    assert time.monotonic() - start < 60 + 30  # a minute, and what it takes to get there
+    assert not (tmp_path / "run/final.ckpt").exists()
