@@ -11,7 +11,7 @@ image and the ratio to the plain version, and how far the maps drift from its ma
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor
@@ -80,7 +80,7 @@ def seconds(step: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def medians(steps: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict:
+def medians(steps: Mapping[str, Callable[[], object]], repeats: int, device: torch.device) -> dict:
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repeats + 1):  # the first round warms up
         for name, step in steps.items():
