@@ -23,7 +23,7 @@ SMALL_NETWORKS = {
         "blocks_per_level": 1,
         "heads": 2,
     },
-    "ContextUNet": {"size": "null", "base": 8, "heads": 1},
+    "ContextUNet": {"base": 8, "heads": 1},
 }
 
 
@@ -66,9 +66,13 @@ def shrink(config: dict[str, Any], autoencoder: Path) -> list[str]:
         overrides += FEATURES
     if "adaptation_epochs" in model:
         overrides.append("--model.adaptation_epochs=1")
+    if "neighbours" in model:
+        overrides.append("--model.neighbours=2")
     if "autoencoder" in model:
         overrides += ["--data.image_size=32", "--model.autoencoder=KLAutoencoder"]
-        overrides += [f"--model.autoencoder.weights={autoencoder}"]
+        overrides += [f"--model.autoencoder.weights={autoencoder}", "--model.denoiser.channels=4"]
+        if model["denoiser"]["class_path"].endswith("DiffusionUNet"):
+            overrides.append("--model.denoiser.image_size=16")
     else:
         overrides.append("--data.image_size=16")
     return overrides
