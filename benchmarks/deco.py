@@ -1,0 +1,171 @@
+"""DeCo-Diff's scoring and training step on this machine, against the same networks run plainly.
+
+    python benchmarks/deco.py [--batch_size 1] [--training_batch_size 4] [--repeats 3]
+        [--run runs/deco_synthetic]
+
+Plain scoring is float32, contiguous and eager, with explicit attention (to a single class token
+too) and two decodes. A plain training step encodes its images, checkpoints the network's
+activations, has explicit attention and an optimizer that loops over the parameters. All versions
+have the same random weights and the paper's sizes (S, Stable Diffusion's autoencoder, 256 px); they
+are measured in one run, interleaved, as medians. Random weights say nothing about detection: with
+--run, a finished run is tested in both precisions and its image and pixel AUROC are compared.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor
+from torch import Tensor
+from torch.optim import AdamW
+
+from lightning_ad import maps
+from lightning_ad.cli import main as lightning
+from lightning_ad.deviation import latent_deviation, pixel_deviation
+from lightning_ad.methods import DeCoDiff
+from lightning_ad.networks import ContextUNet, KLAutoencoder
+
+Steps = dict[str, Callable[[], object]]
+
+
+class PlainDeCoDiff(DeCoDiff):
+    """Computes the same with a decode of its own for each latent."""
+
+    def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        z = self.autoencoder.encode(image)
+        corrected = self.correct(z, category)
+        reconstruction, decoded = self.autoencoder.decode(corrected), self.autoencoder.decode(z)
+        return reconstruction, {
+            "pixel": pixel_deviation(reconstruction, decoded),
+            "latent": latent_deviation(corrected, z, self.autoencoder.factor),
+        }
+
+
+def build(method: type[DeCoDiff], device: torch.device) -> DeCoDiff:
+    torch.manual_seed(0)
+    network = ContextUNet(categories=15, size="S", dropout=0.0)
+    with torch.no_grad():  # corrections as small as a trained network's, below the clips
+        network.unet.conv_out.weight.mul_(0.1)
+    detector = method(KLAutoencoder(), network, class_mode="given")
+    detector.match_categories([str(i) for i in range(15)], "fit")
+    if method is PlainDeCoDiff:
+        detector.optimizer = lambda p: AdamW(p, lr=1e-4, weight_decay=1e-4, foreach=False)
+        for module in detector.modules():
+            if isinstance(module, Attention):
+                module.set_processor(AttnProcessor())
+    return detector.to(device)
+
+
+def medians(steps: Steps, repeats: int, device: torch.device) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(repeats + 1):  # the first round warms up
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
+@torch.inference_mode()
+def compare_scoring(image: Tensor, repeats: int) -> None:
+    ours, plain = build(DeCoDiff, image.device).eval(), build(PlainDeCoDiff, image.device).eval()
+    ours.prepare_inference()
+    category = torch.arange(len(image), device=image.device)
+    found: dict[str, Tensor] = {}
+
+    def scoring(name: str, detector: DeCoDiff, half: bool) -> Callable[[], None]:
+        def score() -> None:
+            with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
+                found[name] = detector.detect(image, category).anomaly_map
+
+        return score
+
+    variants = {"plain": (plain, False), "float32": (ours, False), "bfloat16": (ours, True)}
+    steps = {name: scoring(name, *variant) for name, variant in variants.items()}
+    times = medians(steps, repeats, image.device)
+    print(f"scoring, size S, batch {len(image)}, {image.device}")
+    for name, duration in times.items():
+        pair = torch.stack([found[name].flatten(), found["plain"].flatten()])
+        print(
+            f"  {name:28} {1000 * duration / len(image):9.1f} ms/image "
+            f"{times['plain'] / duration:6.2f} x   largest difference "
+            f"{float((pair[0] - pair[1]).abs().max()):.1e} of {float(pair[1].max()):.2f}, "
+            f"correlation {float(pair.corrcoef()[0, 1]):.5f}"
+        )
+
+
+def compare_training(image: Tensor, repeats: int) -> None:
+    ours, plain = build(DeCoDiff, image.device), build(PlainDeCoDiff, image.device)
+    plain.denoiser.unet.enable_gradient_checkpointing()
+    category = torch.arange(len(image), device=image.device)
+    latent = ours.autoencoder.encode(image)
+
+    def training(detector: DeCoDiff, cached: bool, half: bool) -> Callable[[], None]:
+        detector.enter_phase("denoise")
+        optimizer = detector.optimizer(detector.denoiser.parameters())
+
+        def step() -> None:
+            with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
+                if cached:
+                    loss = detector.latent_loss(latent, category)
+                else:
+                    loss = detector.loss(image, category)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        return step
+
+    steps: Steps = {
+        "plain": training(plain, cached=False, half=False),
+        "float32": training(ours, cached=False, half=False),
+        "float32, cached latents": training(ours, cached=True, half=False),
+        "bfloat16, cached latents": training(ours, cached=True, half=True),
+    }
+    times = medians(steps, repeats, image.device)
+    print(f"\ntraining step, size S, batch {len(image)}, {image.device}")
+    for name, duration in times.items():
+        ratio = times["plain"] / duration
+        print(f"  {name:28} {1000 * duration / len(image):9.1f} ms/image {ratio:6.2f} x")
+
+
+def compare_precisions(run: Path) -> None:
+    print(f"\n{run}, tested in both precisions")
+    for precision in ("32-true", "bf16-mixed"):
+        with redirect_stdout(StringIO()):
+            lightning(["test", f"--ckpt_path={run}/final.ckpt", f"--trainer.precision={precision}"])
+        metrics = json.loads((run / "metrics.json").read_text())
+        image, pixel = (100 * metrics[f"test/mean/{name}_auroc"] for name in ("image", "pixel"))
+        print(f"  {precision:12} image AUROC {image:.2f}, pixel AUROC {pixel:.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--image_size", type=int, default=256)
+    parser.add_argument("--batch_size", type=int, default=1)
+    parser.add_argument("--training_batch_size", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--run", type=Path, help="folder of a finished DeCo-Diff run")
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    generator = torch.Generator().manual_seed(1)
+    side = options.image_size
+    count = max(options.batch_size, options.training_batch_size)
+    coarse = torch.rand(count, 3, side // 32, side // 32, generator=generator)
+    image = maps.resize(2 * coarse - 1, (side, side)).to(device)
+    compare_scoring(image[: options.batch_size], options.repeats)
+    compare_training(image[: options.training_batch_size], options.repeats)
+    if options.run:
+        compare_precisions(options.run)
+
+
+if __name__ == "__main__":
+    main()
