@@ -18,6 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lightning_ad.calibration import Calibration
 
+STATES = ("state_dict", "current_model_state")
+"""Where a checkpoint holds weights; the second is written by Lightning's weight averaging."""
+
 
 @dataclass
 class Detection:
@@ -171,6 +174,8 @@ class AnomalyDetector(LightningModule, ABC):
         if stage == "fit" and not self.phase:
             self.load_pretrained()
             self.enter_phase(self.phases()[0].name)
+        if stage == "validate" and not self.phase:
+            self.phase = self.phases()[0].name
 
     def match_categories(self, categories: list[str], stage: str) -> None:
         """Map the data's categories to the detector's own, or refuse categories it never saw."""
@@ -238,10 +243,7 @@ class AnomalyDetector(LightningModule, ABC):
         """Name the method and its categories; leave out what only the final checkpoint holds."""
         checkpoint["method"] = type(self).__name__
         checkpoint["categories"] = self.categories
-        for key in (
-            "state_dict",
-            "current_model_state",
-        ):  # the second is written by weight averaging
+        for key in STATES:
             if key in checkpoint:
                 checkpoint[key] = self.without_kept_once(checkpoint[key])
 
@@ -259,7 +261,7 @@ class AnomalyDetector(LightningModule, ABC):
                 "give the checkpoint's own config.yaml, or no --config at all"
             )
         self.categories = list(checkpoint["categories"]) or self.categories
-        for key in ("state_dict", "current_model_state"):
+        for key in STATES:
             if key in checkpoint:
                 present = {name.split(".")[0] for name in checkpoint[key]}
                 own = self.state_dict().items()

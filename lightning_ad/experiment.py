@@ -80,7 +80,8 @@ def run_experiment(
     else:
         _train(detector, datamodule, make_trainer, run, start)
         _calibrate(detector, datamodule, make_trainer, run, config)
-    make_trainer("test").test(detector, datamodule, ckpt_path=str(run.final), verbose=False)
+    load_weights(detector, run.final)
+    make_trainer("test").test(detector, datamodule=datamodule, verbose=False)
 
 
 def _train(
@@ -107,7 +108,9 @@ def _train(
         detector.enter_phase(phase.name)
         trainer = make_trainer(phase)
         _announce_processes(trainer, datamodule)
-        trainer.fit(detector, datamodule, ckpt_path=str(last) if last.exists() else None)
+        resume = str(last) if last.exists() else None
+        # Optimizer and callback states are more than weights; the file is this run's own.
+        trainer.fit(detector, datamodule=datamodule, ckpt_path=resume, weights_only=False)
         save_weights(trainer, detector, run.finished(phase))
         if trainer.is_global_zero:
             last.unlink(missing_ok=True)
