@@ -57,10 +57,12 @@ def test_experiment_runs(file: Path, tmp_path, autoencoder, monkeypatch):
         overrides.append(f"--data.root={root}")
     if category != "all" and names:
         overrides.append(f"--data.category={names[0]}")
+    if names and "categories" in config["model"]["init_args"]["denoiser"]["init_args"]:
+        overrides.append(f"--model.denoiser.categories={len(names)}")
     run = tmp_path / "run"
     main(["fit", f"--config={file}", f"--run_dir={run}", *overrides])
     checkpoint = f"--ckpt_path={run / 'final.ckpt'}"
     metrics = (run / "metrics.json").read_text()
     assert "test/mean/image_auroc" in metrics and "NaN" not in metrics
     main(["predict", checkpoint, f"--run_dir={tmp_path / 'predicted'}", *QUIET])
-    assert (tmp_path / "predicted/predictions.csv").exists()
+    assert (tmp_path / "predicted/predictions/predictions.csv").exists()
