@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 from lightning_ad.recorded_runs import (
     Run,
@@ -55,16 +56,18 @@ def _labels(runs: Sequence[Run]) -> list[str]:
         varying[pairs[0][0].method, pairs[0][0].data_set] |= {
             name for name in names if len({json.dumps(one.get(name)) for one in settings}) > 1
         }
-    return [
-        " ".join(
-            [run.method]
-            + [
-                f"{name.removeprefix('model.').replace('init_args.', '')}={run.settings.get(name)}"
-                for name in sorted(varying[run.method, run.data_set])
-            ]
-        )
-        for run in runs
-    ]
+    labels = []
+    for run in runs:
+        differing = sorted(varying[run.method, run.data_set])
+        titles = [name.removeprefix("model.").replace("init_args.", "") for name in differing]
+        values = [_short(run.settings.get(name)) for name in differing]
+        settings = [f"{title}={value}" for title, value in zip(titles, values, strict=True)]
+        labels.append(" ".join([run.method, *settings]))
+    return labels
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _rows(data_set: str, label: str, runs: Sequence[Run], notes: list[str]) -> list[Row]:

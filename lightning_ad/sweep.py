@@ -10,6 +10,7 @@ import fcntl
 import json
 import logging
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
-from lightning_ad.preemption import end_on_signals
+from lightning_ad.preemption import TRY_AGAIN, end_on_signals
 from lightning_ad.sweep_file import Sweep, SweepError, decoded
 
 POLL_SECONDS = 0.5
@@ -99,12 +100,15 @@ class Runner:
     def _start(self, number: int, values: dict[str, Any], device: str) -> subprocess.Popen:
         run_dir = self.run_dir(number)
         command = self.sweep.trial_command(values, *self.overrides, f"--run_dir={run_dir}")
-        log.info("trial %d on %s: %s", number, device, " ".join(command))
+        chosen = ", ".join(f"{name}={value}" for name, value in values.items())
+        log.info("trial %d on %s: %s", number, device, chosen)
         own_programs = str(Path(sys.executable).parent)
         environment = os.environ | {"PATH": f"{own_programs}{os.pathsep}{os.environ['PATH']}"}
         if device != "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = device
         with run_dir.with_suffix(".log").open("a") as output:
+            output.write(f"{shlex.join(command)}\n")
+            output.flush()
             return subprocess.Popen(
                 command,
                 env=environment,
@@ -114,6 +118,9 @@ class Runner:
             )
 
     def _tell(self, number: int, status: int) -> None:
+        if status == TRY_AGAIN:
+            log.warning("trial %d was told to end: the same command goes on with it", number)
+            return
         if status:
             self.study.tell(number, state=TrialState.FAIL)
             file = self.run_dir(number).with_suffix(".log")
@@ -166,14 +173,24 @@ def trials_table(study: optuna.Study, metric: str) -> Table:
     trials = study.get_trials()
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
     table = Table(title=f"{len(trials)} trials")
-    for title in ("trial", *names, metric, "state", "minutes"):
+    for title in (
+        "trial",
+        *(name.removeprefix("model.") for name in names),
+        metric,
+        "state",
+        "minutes",
+    ):
         table.add_column(title, overflow="fold")
     for trial in trials:
         params = decoded(trial.params)
-        cells = [str(trial.number), *(str(params.get(name, "-")) for name in names)]
+        cells = [str(trial.number), *(_short(params.get(name, "-")) for name in names)]
         cells += ["-" if trial.value is None else f"{trial.value:.4f}", trial.state.name.lower()]
         table.add_row(*cells, _minutes(trial), style="bold" if trial.number == best else None)
     return table
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _minutes(trial: FrozenTrial) -> str:
@@ -205,6 +222,8 @@ def main(arguments: Sequence[str]) -> None:
         runner.run()
     except SweepError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("stopped: the same command goes on")
     screen = Console()
     screen.print(trials_table(runner.study, sweep.metric))
     if runner.study.get_trials(states=(TrialState.COMPLETE,)):

@@ -119,8 +119,8 @@ def test_one_run_has_no_deviation(tmp_path, capsys):
 def test_other_settings_get_a_row_of_their_own(six, capsys):
     write_run(six[0], "strong", "bottle", 0, [0.9, 0.8], guidance=9.0)
     assert {row["method"] for row in rows(capsys, six[0])} == {
-        "DDAD guidance=3.0",
-        "DDAD guidance=9.0",
+        "DDAD guidance=3",
+        "DDAD guidance=9",
     }
 
 

@@ -24,6 +24,7 @@ with warnings.catch_warnings():
 
 FILES = sorted((REPOSITORY / "experiments/sweeps").glob("*.yaml"))
 
+PYTHON = sys.executable
 TRIAL = """#!{python}
 # Stands in for 'lightning': writes what it was asked for as its objective.
 import json, pathlib, sys, time
@@ -197,36 +198,54 @@ def test_a_metric_that_no_run_writes_is_named_with_those_it_does(fast):
         run(fast, 1, metric={"name": "objective/auroc", "goal": "maximize"})
 
 
-def test_three_trials_one_of_them_real_survive_a_kill(tmp_path):
-    """The sweep on DDAD's guidance is killed in its first trial; the same command ends it."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_sweep_of_three_trials_goes_on(fast, number):
+    file, folder = write_sweep(fast), fast / "sweep"
+    environment = {**os.environ, "PATH": f"{fast / 'bin'}:{os.environ['PATH']}"}
+    program = "import sys; from lightning_ad import sweep; sys.executable = sys.argv.pop(1); "
+    program += "sweep.main(sys.argv[1:])"
+    arguments = [f"--config={file}", f"--run_dir={folder}", "--count=3", "--", "--seconds=1.5"]
+    command = [PYTHON, "-c", program, sys.executable, *arguments]
+    process = subprocess.Popen(command, env=environment, cwd=REPOSITORY)
+    wait_until(lambda: (folder / "trial-001/starts").exists())
+    process.send_signal(number)
+    process.wait(timeout=20)
+    assert list(objectives(fast)) == ["trial-000"]
+    finished = (folder / "trial-000/objective.json").stat().st_mtime_ns
+
+    main(arguments)  # waits for a trial that outlived its sweep
+    assert sorted(objectives(fast)) == ["trial-000", "trial-001", "trial-002"]
+    assert (folder / "trial-000/objective.json").stat().st_mtime_ns == finished
+    starts = [(folder / f"trial-00{i}/starts").read_text().count("started") for i in range(3)]
+    assert starts == [1, 2, 1]
+
+
+def wait_until(happened):
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_one_trial_of_the_sweep_on_guidance_runs(tmp_path):
     write_mtd(tmp_path / "mtd")
     _, _, *overrides = fit_ddad(tmp_path / "mtd", tmp_path, tmp_path / "cache")
-    overrides += ["--trainer.max_epochs=30", "--model.adaptation_epochs=0"]
-    folder = tmp_path / "sweep"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    overrides += ["--trainer.max_epochs=1", "--model.adaptation_epochs=0"]
+    command = ["-m", "lightning_ad", "sweep", "--config=experiments/sweeps/ddad_guidance.yaml"]
+    process = subprocess.run(
+        [PYTHON, *command, "--count=1", f"--run_dir={tmp_path / 'sweep'}", "--", *overrides],
+        cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    trial = tmp_path / "sweep/trial-000"
+    value = json.loads((trial / "objective.json").read_text())["objective/image_auroc"]
+    assert f"{value:.4f}" in process.stdout and (trial / "metrics.json").exists()
+    (study,) = optuna.get_all_study_summaries(storage=journal(tmp_path / "sweep"))
+    settings = yaml.safe_load((trial / "config.yaml").read_text())["model"]["init_args"]
+    assert settings["guidance"] == study.best_trial.params["model.guidance"]
+    assert study.best_trial.value == value
 
-    def sweep(count):
-        command = [sys.executable, "-m", "lightning_ad", "sweep", f"--run_dir={folder}"]
-        command += ["--config=experiments/sweeps/ddad_guidance.yaml", f"--count={count}"]
-        return subprocess.Popen(
-            [*command, "--", *overrides], cwd=REPOSITORY, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
 
-    started = sweep(3)
-    deadline = time.monotonic() + 120
-    while not (folder / "trial-000/resume/denoise.ckpt").exists():
-        assert started.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(started.pid, signal.SIGKILL)
-    started.wait()
-    assert not (folder / "trial-000/objective.json").exists()
-    printed, _ = (ended := sweep(3)).communicate(timeout=300)
-    assert ended.returncode == 0, printed
-    assert "going on from" in (folder / "trial-000.log").read_text()
-    values = [
-        json.loads((folder / f"trial-00{i}/objective.json").read_text())["objective/image_auroc"]
-        for i in range(3)
-    ]
-    assert all((folder / f"trial-00{i}/metrics.json").exists() for i in range(3))
-    assert "best: trial" in printed and f"{max(values):.4f}" in printed
+def journal(folder):
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / "trials.log"))
+    return optuna.storages.JournalStorage(backend)
