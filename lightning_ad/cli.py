@@ -8,6 +8,7 @@ account. YAML may use short class names and OmegaConf's ``${...}``, resolved aft
 import copy
 import itertools
 import logging
+import re
 import shutil
 import sys
 import tempfile
@@ -157,7 +158,7 @@ class ExperimentCLI(LightningCLI):
         settings = self.settings.clone()
         for name in ("config", "overwrite", "ckpt_path"):
             settings.pop(name, None)
-        text = self._parser(self.subcommand).dump(settings, skip_none=False, skip_validation=True)
+        text = self._parser(self.subcommand).dump(settings, skip_unset=False, skip_validation=True)
         return yaml.safe_load(text)
 
     # Running.
@@ -264,8 +265,10 @@ def _differences(old: Any, new: Any, key: str = "") -> list[str]:
 
 
 def _with_checkpoints_own_config(args: list[str], folder: Path) -> list[str]:
-    """Put the configuration that a checkpoint holds before the user's own arguments."""
+    """Put the configuration that a checkpoint holds before arguments that name none."""
     if not args or args[0] not in ("validate", "test", "predict"):
+        return args
+    if any(re.match(r"(-c|--config|--model)\b", argument) for argument in args):
         return args
     paths = [value for name, value in itertools.pairwise(args) if name == "--ckpt_path"]
     paths += [a.partition("=")[2] for a in args if a.startswith("--ckpt_path=")]

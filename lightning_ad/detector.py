@@ -261,6 +261,10 @@ class AnomalyDetector(LightningModule, ABC):
                 "give the checkpoint's own config.yaml, or no --config at all"
             )
         self.categories = list(checkpoint["categories"]) or self.categories
+        trainer, datamodule = self._trainer, getattr(self._trainer, "datamodule", None)
+        if trainer is not None and trainer.state.fn is not None and datamodule is not None:
+            # Lightning loads after `setup`, which did not know yet what was trained on.
+            self.match_categories(datamodule.categories, trainer.state.fn.value)
         for key in STATES:
             if key in checkpoint:
                 present = {name.split(".")[0] for name in checkpoint[key]}

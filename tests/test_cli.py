@@ -43,7 +43,7 @@ def test_the_checkpoint_alone_scores_a_folder_of_images(finished, tmp_path):
     shutil.copy(finished / "run/final.ckpt", tmp_path / "final.ckpt")
     checkpoint = f"--ckpt_path={tmp_path / 'final.ckpt'}"
     main(["predict", checkpoint, "--data=Folder", f"--data.root={tmp_path / 'new'}", *QUIET])
-    lines = (tmp_path / "predictions.csv").read_text().splitlines()
+    lines = (tmp_path / "predictions/predictions.csv").read_text().splitlines()
     assert len(lines) == 4 and all(float(line.split(",")[1]) > 0 for line in lines[1:])
 
 
