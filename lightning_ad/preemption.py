@@ -28,8 +28,11 @@ def end_on_signals(trainer: Trainer | None = None) -> None:
     a checkpoint that the next phase would take for its own.
     """
     launcher = trainer.strategy.launcher if trainer else None
+    owner = os.getpid()
 
     def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            return  # a data worker, which was forked with this handler, ends with its owner
         log.warning("%s: ending here; the same command goes on", signal.Signals(number).name)
         if isinstance(launcher, _SubprocessScriptLauncher):
             launcher.kill(signal.SIGKILL)  # they may wait in a reduction and hear nothing else
