@@ -22,7 +22,7 @@ demo: $(INSTALLED)  ## Train, calibrate and test DDAD on photographs of textures
 	$(BIN)/lightning fit --config experiments/demo.yaml $(ARGS)
 
 test: lint  ## Lint, check types and run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
 
 lint: $(INSTALLED)  ## Check style and types
 	$(BIN)/ruff check .
