@@ -80,6 +80,9 @@ def run_experiment(
     else:
         _train(detector, datamodule, make_trainer, run, start)
         _calibrate(detector, datamodule, make_trainer, run, config)
+    if not any(record.split == "test" for record in datamodule.records()):
+        announce(f"no test images; '{run.final}' is ready for 'lightning predict'")
+        return
     load_weights(detector, run.final)
     make_trainer("test").test(detector, datamodule=datamodule, verbose=False)
 

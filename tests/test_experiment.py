@@ -12,7 +12,8 @@ import torch
 
 from lightning_ad.cli import main
 from lightning_ad.detector import AnomalyDetector
-from tests.fakes import write_mtd
+from lightning_ad.experiment import load_detector
+from tests.fakes import texture, write, write_mtd
 from tests.shrunk import fit_ddad
 
 
@@ -78,6 +79,17 @@ def test_killing_a_run_in_each_phase_loses_no_finished_phase(arguments, tmp_path
     subprocess.run(command, env=environment, check=True)
     assert written and all((run / p).stat().st_mtime_ns == m for p, m in written.items())
     assert (run / "final.ckpt").exists() and (run / "metrics.json").exists()
+
+
+def test_good_images_alone_are_enough(tmp_path):
+    for i in range(6):
+        write(tmp_path / f"part/train/good/{i}.png", texture(i, 20, 20))
+    options = ["--data=Folder", f"--data.root={tmp_path / 'part'}"]
+    main(fit_ddad(tmp_path, tmp_path / "run", tmp_path / "cache", *options))
+    detector = load_detector(tmp_path / "run/final.ckpt")
+    detection = detector.detect(torch.zeros(2, 3, 16, 16), torch.tensor([0, -1]))
+    assert detection.anomaly_map.shape == (2, 1, 16, 16)
+    assert torch.isfinite(detector.image_threshold(torch.tensor([0, -1]))).all()
 
 
 def test_a_used_run_folder_refuses_other_settings_by_name(arguments, tmp_path):

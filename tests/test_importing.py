@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_ad.cli import main
+from lightning_ad.experiment import load_weights
 from lightning_ad.importing import (
     DECO_MVTEC_CATEGORIES,
     Method,
@@ -13,6 +15,7 @@ from lightning_ad.importing import (
     import_denoiser,
     read_checkpoint,
 )
+from lightning_ad.methods import DDAD
 from lightning_ad.networks import ContextUNet, DiffusionUNet
 from tests.golden import authors_weights, golden_arrays, golden_denoiser
 
@@ -103,3 +106,21 @@ def test_files_that_are_not_weights_are_refused_by_name(tmp_path: Path):
 def test_the_published_class_ids_name_each_category_once():
     assert len(set(DECO_MVTEC_CATEGORIES)) == 15
     assert DECO_MVTEC_CATEGORIES.index("cable") == 8
+
+
+def test_the_command_writes_a_checkpoint_that_a_detector_starts_from(shared: Path, tmp_path: Path):
+    torch.save(authors_weights(shared / "golden/ddad_unet_keys.json"), tmp_path / "published.pt")
+    paths = [f"--checkpoint={tmp_path / 'published.pt'}", f"--output={tmp_path / 'runs/ours.ckpt'}"]
+    main(["import", "--method=ddad", *paths])
+    expected = golden_denoiser(shared, "ddad")
+    denoiser = DiffusionUNet(64, base=32, heads=2)
+    detector = DDAD(denoiser, torch.nn.Identity())
+    load_weights(detector, tmp_path / "runs/ours.ckpt")
+    for key, value in denoiser.state_dict().items():
+        assert torch.equal(value, expected.state_dict()[key]), key
+
+
+def test_the_command_explains_a_missing_file(tmp_path: Path):
+    paths = [f"--checkpoint={tmp_path / 'absent.pt'}", f"--output={tmp_path / 'ours.ckpt'}"]
+    with pytest.raises(SystemExit, match=r"no checkpoint .*absent\.pt"):
+        main(["import", "--method=ddad", *paths])

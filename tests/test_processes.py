@@ -87,7 +87,8 @@ def test_two_processes_measure_what_one_does(two, method):
     assert_same_table(lines(alone / "scores.csv"), lines(two / method / "scores.csv"))
     assert_same_table(lines(alone / "metrics.csv"), lines(two / method / "metrics.csv"))
     predicted = [
-        sorted(lines(folder / "predictions/predictions.csv")) for folder in (alone, two / method / "two")
+        sorted(lines(folder / "predictions/predictions.csv"))
+        for folder in (alone, two / method / "two")
     ]
     assert_same_table(*predicted)
     found, expected = (json.loads((f / "metrics.json").read_text()) for f in (two / method, alone))
