@@ -8,6 +8,7 @@ account. YAML may use short class names and OmegaConf's ``${...}``, resolved aft
 import copy
 import itertools
 import logging
+import os
 import re
 import shutil
 import sys
@@ -289,6 +290,7 @@ def main(args: Sequence[str] | None = None) -> None:
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    os.environ.setdefault("WANDB_QUIET", "true")  # a run ends with its own table
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     if arguments[:1] == ["doctor"]:
         sys.exit(doctor.main(arguments[1:]))

@@ -85,6 +85,7 @@ def run_experiment(
         return
     load_weights(detector, run.final)
     make_trainer("test").test(detector, datamodule=datamodule, verbose=False)
+    announce(f"checkpoint: {run.final}")
 
 
 def _train(
