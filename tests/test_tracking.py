@@ -1,14 +1,16 @@
 """An offline W&B run holds what a person looks for: settings, metrics, panels, the checkpoint."""
 
 import json
+import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from wandb.proto.wandb_internal_pb2 import Record
 
-from lightning_ad.cli import main
 from lightning_ad.tracking import describe_run, wandb_run_id
 from tests.fakes import write_mtd
 from tests.shrunk import fit_ddad
@@ -39,11 +41,12 @@ def tracked(tmp_path_factory):
     root = write_mtd(folder / "mtd")
     arguments = fit_ddad(root, folder / "run", folder / "cache", "--objective=true")
     arguments.remove("--trainer.logger=false")  # the experiment's own logger is W&B's
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("WANDB_MODE", raising=False)
-        patch.delenv("WANDB_API_KEY", raising=False)
-        patch.setenv("HOME", str(folder))  # where an account would be remembered
-        main([*arguments, "--trainer.logger.log_model=true"])
+    # A process of its own: W&B remembers the first mode and account that a process saw.
+    asked = ("WANDB_MODE", "WANDB_API_KEY")
+    environment = {k: v for k, v in os.environ.items() if k not in asked}
+    environment["HOME"] = str(folder)  # where an account would be remembered
+    command = [sys.executable, "-m", "lightning_ad", *arguments, "--trainer.logger.log_model=true"]
+    subprocess.run(command, env=environment, check=True)
     (file,) = (folder / "run/wandb").glob("offline-run-*/*.wandb")
     return folder / "run", records(file)
 
