@@ -31,7 +31,7 @@ class DDAD(AnomalyDetector):
     """Conditioned denoising with an adapted feature extractor.
 
     Args:
-        denoiser: network eps(xt, t), see `lightning_ad.networks.PixelUNet`.
+        denoiser: network eps(xt, t), see `lightning_ad.networks.DiffusionUNet`.
         features: pretrained pyramid, see `lightning_ad.networks.FeaturePyramid`.
         guidance: weight w of the pull towards the image; one number, or one per category by name.
         level: timestep T' that an image is noised to.
