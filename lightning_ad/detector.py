@@ -9,7 +9,7 @@ batch, calibration from normal images and self-sufficient checkpoints.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_ad.calibration import Calibration
+from lightning_ad.half_precision import HalfPrecision
+
+N = TypeVar("N", bound=nn.Module)
 
 STATES = ("state_dict", "current_model_state")
 """Where a checkpoint holds weights; the second is written by Lightning's weight averaging."""
@@ -70,6 +73,7 @@ class AnomalyDetector(LightningModule, ABC):
         self.phase = ""
         self._category_index: dict[int, int] = {}
         self._held_out_loss = torch.zeros(2)
+        self._halves: dict[nn.Module, HalfPrecision] = {}  # a dict stays out of checkpoints
 
     # What a method tells.
 
@@ -158,6 +162,7 @@ class AnomalyDetector(LightningModule, ABC):
         """Set the mode of the parts that train in this phase; what is frozen stays in eval mode."""
         super().train(False)
         self.training = mode
+        self._halves = {}  # what they copy may change
         for part in self.trained() if self.phase else []:
             part.train(mode)
         return self
@@ -165,6 +170,16 @@ class AnomalyDetector(LightningModule, ABC):
     def prepare_inference(self) -> None:
         """Lay weights out for speed: channels last won in inference on every device measured."""
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._halves = {}
+
+    def in_precision(self, network: N) -> N | HalfPrecision:
+        """A network for inference: itself, or under autocast a copy in half precision, kept."""
+        if not torch.is_autocast_enabled(self.device.type):
+            return network
+        if network not in self._halves:
+            dtype = torch.get_autocast_dtype(self.device.type)
+            self._halves[network] = HalfPrecision(network, dtype)
+        return self._halves[network]
 
     # Lightning's hooks.
 

@@ -185,7 +185,7 @@ class D3AD(AnomalyDetector):
         with torch.no_grad():
             latent = self.latent(image)
             restored = self.reconstruct(latent, level, category)
-            reconstruction = self.autoencoder.decode(restored).to(image.dtype)
+            reconstruction = self.decode(restored)
         return cosine_loss(*halves(self.features(torch.cat([reconstruction, image]))))
 
     # Dynamic implicit conditioning.
@@ -243,7 +243,11 @@ class D3AD(AnomalyDetector):
 
     def latent(self, image: Tensor) -> Tensor:
         """Latents (B, C, h, w) that stand for images (B, 3, H, W): the posterior's mean."""
-        return self.autoencoder.encode(image).to(image.dtype)
+        return self.in_precision(self.autoencoder).encode(image).to(image.dtype)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Images (B, 3, H, W) that latents (B, C, h, w) stand for."""
+        return self.in_precision(self.autoencoder).decode(latent).to(latent.dtype)
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
         """The scored layers, in full precision: rounding would move images to other levels."""
@@ -255,7 +259,7 @@ class D3AD(AnomalyDetector):
         weights = per_category(self.guidance, self.categories, "guidance")
         guidance = torch.tensor(weights, device=latent.device)[category]
         return diffusion.ddim_reverse(
-            self.denoiser,
+            self.in_precision(self.denoiser),
             diffusion.add_noise(latent, torch.zeros_like(latent), self.alpha_bar, level),
             diffusion.evenly_spaced(level, self.steps),
             self.alpha_bar,
@@ -267,7 +271,7 @@ class D3AD(AnomalyDetector):
         latent, pyramid = self.latent(image), self.pyramid(image)
         level = self.level(self.fingerprint(pyramid), category)
         restored = self.reconstruct(latent, level, category)
-        reconstruction = self.autoencoder.decode(restored).to(image.dtype)
+        reconstruction = self.decode(restored)
         size = (image.shape[-2], image.shape[-1])
         return reconstruction.clamp(-1, 1), {
             "latent": maps.resize(maps.pixel_distance(restored, latent), size),

@@ -155,7 +155,7 @@ class DDAD(AnomalyDetector):
         """Noise ``image`` (B, 3, H, W) to the level and denoise it towards ``target``."""
         level = torch.full((len(image),), self.level, device=image.device)
         return diffusion.ddim_reverse(
-            self.denoiser,
+            self.in_precision(self.denoiser),
             diffusion.add_noise(image, noise(), self.alpha_bar, level),
             diffusion.evenly_spaced(level, self.steps),
             self.alpha_bar,
@@ -170,7 +170,8 @@ class DDAD(AnomalyDetector):
         guidance = torch.tensor(weights, device=image.device)[category]
         noise = diffusion.seeded_noise(image)
         reconstruction = self.reconstruct(image, image, guidance, noise)
-        pyramid = self.features(torch.cat([reconstruction, image]))[-self.scored_layers :]
+        features = self.in_precision(self.features)
+        pyramid = features(torch.cat([reconstruction, image]))[-self.scored_layers :]
         size = (image.shape[-2], image.shape[-1])
         return reconstruction, {
             "pixel": maps.pixel_distance(reconstruction, image),

@@ -11,7 +11,6 @@ being given with the test image. `experiments/published/` has the authors' proto
 """
 
 from collections.abc import Callable, Iterable
-from copy import deepcopy
 from typing import Any, Literal
 
 import torch
@@ -95,7 +94,6 @@ class DeCoDiff(AnomalyDetector):
         schedule = diffusion.squared_cosine_schedule(levels)
         self.register_buffer("alpha_bar", schedule.float(), persistent=False)
         self.alpha_bar: Tensor
-        self._half: list[tuple[Autoencoder, ContextUNet]] = []  # a list stays out of checkpoints
 
     def _check_parts(self) -> None:
         ours, theirs = self.denoiser.channels, self.autoencoder.channels
@@ -192,52 +190,25 @@ class DeCoDiff(AnomalyDetector):
 
     # Detection.
 
-    def train(self, mode: bool = True) -> "DeCoDiff":
-        """Give up copies of weights that may change."""
-        super().train(mode)
-        self._half = []
-        return self
-
     def prepare_inference(self) -> None:
         """Fold the autoencoder's upsampling, most of the work of a score."""
         super().prepare_inference()
         fold_upsampling(self.autoencoder)
-        self._half = []
-
-    def in_precision(self, device: torch.device) -> tuple[Autoencoder, ContextUNet, torch.dtype]:
-        """Autoencoder and network for the precision that is on, and that precision.
-
-        Under autocast they are copies with weights in half precision: autocast itself would convert
-        frozen weights at every call, and go back to single precision between convolutions.
-        """
-        if not torch.is_autocast_enabled(device.type):
-            return self.autoencoder, self.denoiser, torch.float32
-        dtype = torch.get_autocast_dtype(device.type)
-        if not self._half:
-            copies = (deepcopy(self.autoencoder), deepcopy(self.denoiser))
-            self._half = [(copies[0].to(dtype), copies[1].to(dtype).eval())]
-        return *self._half[0], dtype
 
     def correct(self, z: Tensor, category: Tensor) -> Tensor:
         """Take the deviation out of latents z (B, C, h, w) of the classes (B,)."""
-        _, denoiser, dtype = self.in_precision(z.device)
-        with torch.autocast(z.device.type, enabled=False):
-            return deviation.correct_deviation(
-                lambda zt, t: denoiser(zt.to(dtype), t, category),
-                z,
-                self.timesteps,
-                self.alpha_bar,
-            )
+        denoiser = self.in_precision(self.denoiser)
+        return deviation.correct_deviation(
+            lambda zt, t: denoiser(zt, t, category), z, self.timesteps, self.alpha_bar
+        )
 
     def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Pixel and latent deviation between images and what their corrected latents decode to."""
-        autoencoder, _, dtype = self.in_precision(image.device)
-        with torch.autocast(image.device.type, enabled=False):
-            z = autoencoder.encode(image.to(dtype)).float()
+        autoencoder = self.in_precision(self.autoencoder)
+        z = autoencoder.encode(image).float()
         corrected = self.correct(z, self.class_of(image, category))
         latents = [corrected] if self.reference == "image" else [corrected, z]
-        with torch.autocast(image.device.type, enabled=False):  # both decodes are one batch
-            decoded = autoencoder.decode(torch.cat(latents).to(dtype))
+        decoded = autoencoder.decode(torch.cat(latents))  # both decodes are one batch
         reconstruction = decoded[: len(image)]
         reference = image if self.reference == "image" else decoded[len(image) :]
         return reconstruction, {

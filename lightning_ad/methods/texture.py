@@ -150,10 +150,11 @@ class TextureDDM(AnomalyDetector):
         """Noise images (B, 3, H, W) to the level and denoise them, pulled to themselves."""
         level = torch.full((len(image),), self.level, device=image.device)
         pull = diffusion.guide_towards(image, self.alpha_bar, guidance)
-        with self._blur_where_attended() as blur:
-            away = blur_guidance(self.denoiser, pull, blur, self.blur_scale, self.alpha_bar)
+        denoiser = self.in_precision(self.denoiser)
+        with self._blur_where_attended(denoiser) as blur:
+            away = blur_guidance(denoiser, pull, blur, self.blur_scale, self.alpha_bar)
             return diffusion.ddim_reverse(
-                self.denoiser,
+                denoiser,
                 diffusion.add_noise(image, noise(), self.alpha_bar, level),
                 diffusion.evenly_spaced(level, self.steps),
                 self.alpha_bar,
@@ -163,13 +164,13 @@ class TextureDDM(AnomalyDetector):
             )
 
     @contextmanager
-    def _blur_where_attended(self) -> Iterator[Blur]:
+    def _blur_where_attended(self, denoiser: nn.Module) -> Iterator[Blur]:
         """The guidance's blur: everywhere, or where the denoiser's last call attended."""
         if self.attention_threshold is None:
             yield self.blur
             return
         threshold = self.attention_threshold
-        with WatchedAttention(self.denoiser) as attention:
+        with WatchedAttention(denoiser) as attention:
             yield lambda x0: torch.where(
                 attention.mask(threshold, (x0.shape[-2], x0.shape[-1])),
                 self.blur(x0),
@@ -188,7 +189,8 @@ class TextureDDM(AnomalyDetector):
         weights = per_category(self.guidance, self.categories, "guidance")
         guidance = torch.tensor(weights, device=image.device)[category]
         reconstruction = self.reconstruct(image, guidance, diffusion.seeded_noise(image))
-        pyramid = self.features(torch.cat([reconstruction, image]))[-self.scored_layers :]
+        features = self.in_precision(self.features)
+        pyramid = features(torch.cat([reconstruction, image]))[-self.scored_layers :]
         size = (image.shape[-2], image.shape[-1])
         return reconstruction, {
             "pixel": maps.pixel_distance(reconstruction, image),

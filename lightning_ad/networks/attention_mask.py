@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
+from lightning_ad.half_precision import HalfPrecision
 from lightning_ad.networks.unet import DiffusionUNet
 
 
@@ -23,6 +24,8 @@ class WatchedAttention:
     """
 
     def __init__(self, denoiser: object) -> None:
+        if isinstance(denoiser, HalfPrecision):
+            denoiser = denoiser.network
         if not isinstance(denoiser, DiffusionUNet):
             raise TypeError(
                 f"attention is read from the middle block of a DiffusionUNet, not of a"

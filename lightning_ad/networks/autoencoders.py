@@ -16,6 +16,8 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor, nn
 
+from lightning_ad.networks.silu import activate_in_place
+
 
 class Autoencoder(nn.Module, ABC):
     """Maps images in [-1, 1] to scaled latents and back; never trains.
@@ -81,6 +83,7 @@ class KLAutoencoder(Autoencoder):
         super().__init__()
         self.weights = weights
         self.network = AutoencoderKL.from_config(_config(weights, AutoencoderKL, STABLE_DIFFUSION))
+        activate_in_place(self.network)
         self.channels = self.network.config.latent_channels
         self.factor = 2 ** (len(self.network.config.block_out_channels) - 1)
         self.scale: float = self.network.config.scaling_factor

@@ -14,6 +14,8 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
+from lightning_ad.networks.silu import activate_in_place
+
 SIZES = {"XS": (64, 4), "S": (128, 4), "M": (192, 6), "L": (256, 8), "XL": (320, 12)}
 """Base width and attention heads of the first level, by the paper's name."""
 
@@ -64,6 +66,7 @@ class ContextUNet(nn.Module):
             norm_eps=1e-5,
             norm_num_groups=math.gcd(32, base),  # 32 in the paper; a small base allows fewer
         )
+        activate_in_place(self.unet)
         for block in self._blocks():
             block.attn2.processor = OneTokenAttention()  # type: ignore[assignment]
 

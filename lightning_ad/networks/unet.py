@@ -13,6 +13,8 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
+from lightning_ad.networks.silu import activate_in_place
+
 PAPER_MULTIPLIERS = {
     256: (1, 1, 2, 2, 4, 4),  # DDAD
     128: (1, 1, 2, 3, 4),
@@ -74,6 +76,7 @@ class DiffusionUNet(nn.Module):
             norm_eps=1e-5,
             norm_num_groups=math.gcd(32, base),  # 32 in the papers; a small base allows fewer
         )
+        activate_in_place(self.unet)
         for module in self.unet.modules():
             if isinstance(module, Attention):
                 module.heads = heads  # diffusers fixes the width of a head instead
