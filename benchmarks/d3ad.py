@@ -1,6 +1,6 @@
 """D3AD's scoring on this machine: precision and memory layout, mixed levels, neighbour search.
 
-    python benchmarks/d3ad.py [--image_size 256] [--batch_size 1] [--repeats 3] [--bank 8000]
+    python -m benchmarks.d3ad [--image_size 256] [--batch_size 1] [--repeats 3] [--bank 8000]
 
 The plain version is float32, contiguous and eager, with explicit attention and a pass of its own
 through the extractor wherever features are needed. All versions have the same (random) weights and
@@ -9,15 +9,13 @@ image and the ratio to the plain version, and how far the maps drift from its ma
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
-from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
+from benchmarks.measure import as_published, medians, row
 from lightning_ad import maps
 from lightning_ad.methods import D3AD
 from lightning_ad.neighbours import distance_to_nearest
@@ -54,9 +52,7 @@ def build(method: type[D3AD], device: torch.device) -> D3AD:
         detector.calibration[f"{name}_min"] = torch.zeros(2)
         detector.calibration[f"{name}_max"] = torch.full((2,), value)
     if method is PlainD3AD:
-        for module in detector.modules():
-            if isinstance(module, Attention):
-                module.set_processor(AttnProcessor())
+        as_published(detector)
     else:
         detector.prepare_inference()
     return detector.requires_grad_(False).eval().to(device)
@@ -72,22 +68,6 @@ def examples(count: int, size: int, device: torch.device) -> tuple[Tensor, Tenso
     return torch.where(mask == 1, 0.9, image).to(device), mask.to(device)
 
 
-def seconds(step: Callable[[], object], device: torch.device) -> float:
-    started = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
-def medians(steps: Mapping[str, Callable[[], object]], repeats: int, device: torch.device) -> dict:
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(repeats + 1):  # the first round warms up
-        for name, step in steps.items():
-            times[name].append(seconds(step, device))
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
-
-
 def compare_scoring(image: Tensor, mask: Tensor, repeats: int, ours: D3AD, plain: D3AD) -> None:
     category = torch.zeros(len(image), dtype=torch.long, device=image.device)
     found: dict[str, Tensor] = {}
@@ -101,15 +81,14 @@ def compare_scoring(image: Tensor, mask: Tensor, repeats: int, ours: D3AD, plain
 
     variants = {"plain": (plain, False), "float32": (ours, False), "bfloat16": (ours, True)}
     steps = {name: scoring(name, *variant) for name, variant in variants.items()}
-    times = medians(steps, repeats, image.device)
+    times = medians(steps, repeats)
     print(f"\nscoring, {image.shape[-1]} px, batch {len(image)}, {image.device}")
-    for name, duration in times.items():
+    for name, taken in times.items():
         pair = torch.stack([found[name].flatten(), found["plain"].flatten()])
         drift = (pair[0] - pair[1]).abs().max() / pair[1].abs().max()
         auroc = binary_auroc(found[name].sigmoid().flatten(), mask.flatten())
         print(
-            f"  {name:9} {1000 * duration / len(image):9.1f} ms/image "
-            f"{times['plain'] / duration:5.2f} x   largest difference {float(drift):.1e}, "
+            f"{row(name, taken, times['plain'], len(image))}   largest difference {drift:.1e}, "
             f"correlation {float(pair.corrcoef()[0, 1]):.5f}, pixel AUROC {100 * float(auroc):.2f}"
         )
 
@@ -124,15 +103,16 @@ def compare_levels(detector: D3AD, repeats: int, device: torch.device) -> None:
 
     steps = {name: reconstruction(level) for name, level in levels.items()}
     print("\nreconstruction of 4 latents")
-    for name, duration in medians(steps, repeats, device).items():
-        print(f"  {name:12} {1000 * duration / 4:9.1f} ms/image")
+    times = medians(steps, repeats)
+    for name, taken in times.items():
+        print(row(name, taken, times["one level"], 4))
 
 
 def search(count: int, device: torch.device) -> None:
     bank = torch.rand(count, FEATURES, dtype=torch.float16, device=device)
     queries = torch.rand(30, FEATURES, device=device)
-    duration = seconds(lambda: distance_to_nearest(queries, bank, 20), device)
-    print(f"\n20 nearest of {count} x {FEATURES} for a batch of 30: {duration:.2f} s")
+    taken = medians({"search": lambda: distance_to_nearest(queries, bank, 20)}, 1)["search"]
+    print(f"\n20 nearest of {count} x {FEATURES} for a batch of 30: {taken.wall:.2f} s")
 
 
 @torch.inference_mode()

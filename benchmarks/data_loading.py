@@ -1,6 +1,6 @@
 """Images per second of the training loader with and without the decoded-image cache.
 
-    python benchmarks/data_loading.py [--images 200] [--workers 2]
+    python -m benchmarks.data_loading [--images 200] [--workers 2]
 
 Writes PNGs of 1024x1024 pixels made from scikit-image's photographs, reads them at 256 pixels, and
 prints one table. Also the private memory of a worker, and the time a warm start takes for 10,000

@@ -3,23 +3,20 @@
     python -m benchmarks.ddad [--base 64] [--images 2] [--rounds 3]
 
 Plainly means as the published code does it: float32, contiguous, eager, attention in separate
-operations, the sampler's equations one by one, one pass of the whole backbone for the image and
-one for its reconstruction, patches averaged by unfolding. Both sides have the same random weights
-and noise; rounds interleave them, and what counts are ratios of medians within one run: of wall
-time, and, for a machine that other work shares, of CPU time with OMP_WAIT_POLICY=passive.
+operations, activations not in place, the sampler's equations one by one, one pass of the whole
+backbone for the image and one for its reconstruction, patches averaged by unfolding. Both sides
+have the same random weights and noise; what counts are ratios of medians within one run.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import timm
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
 
+from benchmarks.measure import as_published, medians, row
 from lightning_ad import diffusion, maps
 from lightning_ad.methods import DDAD
 from lightning_ad.networks import DiffusionUNet, FeaturePyramid
@@ -34,9 +31,7 @@ class Plain:
     def __init__(self, detector: DDAD, denoiser: DiffusionUNet, pyramid: FeaturePyramid) -> None:
         self.denoiser = denoiser.eval()
         self.denoiser.load_state_dict(detector.denoiser.state_dict())
-        for module in self.denoiser.modules():
-            if isinstance(module, Attention):
-                module.set_processor(AttnProcessor())
+        as_published(self.denoiser)
         self.backbone = timm.create_model(BACKBONE, pretrained=False).eval()
         pruned = pyramid.network.get_submodule("model")
         self.backbone.load_state_dict(pruned.state_dict(), strict=False)
@@ -130,25 +125,18 @@ def compare(base: int, heads: int, images: int, rounds: int) -> None:
         "ours bf16": ours(detector, True),
     }
     results: dict[str, Tensor] = {}
-    clocks: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for _ in range(rounds + 1):
-        for name, way in ways.items():
-            started, started_cpu = time.perf_counter(), time.process_time()
-            results[name] = way(image).clone()
-            taken = time.perf_counter() - started, time.process_time() - started_cpu
-            clocks[name].append(taken)
-    wall, cpu = (
-        {name: statistics.median(t[i] for t in times[1:]) for name, times in clocks.items()}
-        for i in range(2)
-    )  # without the first round, which warms up
+
+    def scoring(name: str) -> Callable[[], None]:
+        return lambda: results.update({name: ways[name](image)})
+
+    times = medians({name: scoring(name) for name in ways}, rounds)
     print(f"DDAD base {base}, {images} images of 256 px, {torch.get_num_threads()} threads")
-    print("              s/image   ratio  ratio of CPU time  largest difference  correlation")
     for name, result in results.items():
         difference = (result - results["plain"]).abs().max().item()
         both = torch.stack([result.flatten(), results["plain"].flatten()]).double()
         print(
-            f"{name:14}{wall[name] / images:7.2f}{wall['plain'] / wall[name]:8.2f}"
-            f"{cpu['plain'] / cpu[name]:19.2f}{difference:20.1e}{torch.corrcoef(both)[0, 1]:13.6f}"
+            f"{row(name, times[name], times['plain'], images)}   largest difference"
+            f" {difference:.1e}, correlation {torch.corrcoef(both)[0, 1]:.6f}"
         )
 
 

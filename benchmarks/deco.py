@@ -1,6 +1,6 @@
 """DeCo-Diff's scoring and training step on this machine, against the same networks run plainly.
 
-    python benchmarks/deco.py [--batch_size 1] [--training_batch_size 4] [--repeats 3]
+    python -m benchmarks.deco [--batch_size 1] [--training_batch_size 4] [--repeats 3]
         [--run runs/deco_synthetic]
 
 Plain scoring is float32, contiguous and eager, with explicit attention (to a single class token
@@ -13,25 +13,21 @@ are measured in one run, interleaved, as medians. Random weights say nothing abo
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
 import torch
-from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor
 from torch.optim import AdamW
 
+from benchmarks.measure import as_published, medians, row
 from lightning_ad import maps
 from lightning_ad.cli import main as lightning
 from lightning_ad.deviation import latent_deviation, pixel_deviation
 from lightning_ad.methods import DeCoDiff
 from lightning_ad.networks import ContextUNet, KLAutoencoder
-
-Steps = dict[str, Callable[[], object]]
 
 
 class PlainDeCoDiff(DeCoDiff):
@@ -56,22 +52,8 @@ def build(method: type[DeCoDiff], device: torch.device) -> DeCoDiff:
     detector.match_categories([str(i) for i in range(15)], "fit")
     if method is PlainDeCoDiff:
         detector.optimizer = lambda p: AdamW(p, lr=1e-4, weight_decay=1e-4, foreach=False)
-        for module in detector.modules():
-            if isinstance(module, Attention):
-                module.set_processor(AttnProcessor())
+        as_published(detector)
     return detector.to(device)
-
-
-def medians(steps: Steps, repeats: int, device: torch.device) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(repeats + 1):  # the first round warms up
-        for name, step in steps.items():
-            started = time.perf_counter()
-            step()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
 @torch.inference_mode()
@@ -90,13 +72,12 @@ def compare_scoring(image: Tensor, repeats: int) -> None:
 
     variants = {"plain": (plain, False), "float32": (ours, False), "bfloat16": (ours, True)}
     steps = {name: scoring(name, *variant) for name, variant in variants.items()}
-    times = medians(steps, repeats, image.device)
+    times = medians(steps, repeats)
     print(f"scoring, size S, batch {len(image)}, {image.device}")
-    for name, duration in times.items():
+    for name, taken in times.items():
         pair = torch.stack([found[name].flatten(), found["plain"].flatten()])
         print(
-            f"  {name:28} {1000 * duration / len(image):9.1f} ms/image "
-            f"{times['plain'] / duration:6.2f} x   largest difference "
+            f"{row(name, taken, times['plain'], len(image))}   largest difference "
             f"{float((pair[0] - pair[1]).abs().max()):.1e} of {float(pair[1].max()):.2f}, "
             f"correlation {float(pair.corrcoef()[0, 1]):.5f}"
         )
@@ -124,17 +105,16 @@ def compare_training(image: Tensor, repeats: int) -> None:
 
         return step
 
-    steps: Steps = {
+    steps = {
         "plain": training(plain, cached=False, half=False),
         "float32": training(ours, cached=False, half=False),
         "float32, cached latents": training(ours, cached=True, half=False),
         "bfloat16, cached latents": training(ours, cached=True, half=True),
     }
-    times = medians(steps, repeats, image.device)
+    times = medians(steps, repeats)
     print(f"\ntraining step, size S, batch {len(image)}, {image.device}")
-    for name, duration in times.items():
-        ratio = times["plain"] / duration
-        print(f"  {name:28} {1000 * duration / len(image):9.1f} ms/image {ratio:6.2f} x")
+    for name, taken in times.items():
+        print(row(name, taken, times["plain"], len(image)))
 
 
 def compare_precisions(run: Path) -> None:

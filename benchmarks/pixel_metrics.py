@@ -1,6 +1,6 @@
 """Time and memory of the pixel metrics, against sorting everything and against a threshold loop.
 
-Run as `python benchmarks/pixel_metrics.py`. Ratios come from one run on one machine; each figure
+Run as `python -m benchmarks.pixel_metrics`. Ratios come from one run on one machine; each figure
 is the median of three, and memory is the process's peak above what it held before.
 """
 

@@ -1,28 +1,19 @@
 """DDAD's training step and scoring on this machine's accelerator: memory layout and precision.
 
-    python benchmarks/training.py [--image_size 256] [--batch_size 32]
+    python -m benchmarks.training [--image_size 256] [--batch_size 32]
 
 Prints milliseconds per image and the ratio to the plain version (float32, contiguous), all measured
 in one run, interleaved, as medians.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 
+from benchmarks.measure import medians, row
 from lightning_ad.methods import DDAD
 from lightning_ad.networks import DiffusionUNet, FeaturePyramid
-
-
-def timed(step: Callable[[], object], device: torch.device) -> float:
-    started = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 def detector(size: int, device: torch.device, layout: torch.memory_format) -> DDAD:
@@ -79,16 +70,10 @@ def main() -> None:
             for half in (False, True)
             for label, layout in layouts.items()
         }
-        times: dict[str, list[float]] = {label: [] for label in variants}
-        for _ in range(options.repeats + 1):
-            for label, step in variants.items():
-                times[label].append(timed(step, device))
-        plain = statistics.median(times["float32, contiguous"][1:])
+        times = medians(variants, options.repeats)
         print(f"\nDDAD {name}, {options.image_size} px, batch {options.batch_size}, {device}")
-        for label, seconds in times.items():
-            median = statistics.median(seconds[1:])
-            each = 1000 * median / options.batch_size
-            print(f"  {label:26} {each:8.2f} ms/image   {plain / median:5.2f} x")
+        for label, taken in times.items():
+            print(row(label, taken, times["float32, contiguous"], options.batch_size))
 
 
 if __name__ == "__main__":

@@ -170,8 +170,7 @@ class DDAD(AnomalyDetector):
         guidance = torch.tensor(weights, device=image.device)[category]
         noise = diffusion.seeded_noise(image)
         reconstruction = self.reconstruct(image, image, guidance, noise)
-        features = self.in_precision(self.features)
-        pyramid = features(torch.cat([reconstruction, image]))[-self.scored_layers :]
+        pyramid = self.features(torch.cat([reconstruction, image]))[-self.scored_layers :]
         size = (image.shape[-2], image.shape[-1])
         return reconstruction, {
             "pixel": maps.pixel_distance(reconstruction, image),

@@ -189,8 +189,7 @@ class TextureDDM(AnomalyDetector):
         weights = per_category(self.guidance, self.categories, "guidance")
         guidance = torch.tensor(weights, device=image.device)[category]
         reconstruction = self.reconstruct(image, guidance, diffusion.seeded_noise(image))
-        features = self.in_precision(self.features)
-        pyramid = features(torch.cat([reconstruction, image]))[-self.scored_layers :]
+        pyramid = self.features(torch.cat([reconstruction, image]))[-self.scored_layers :]
         size = (image.shape[-2], image.shape[-1])
         return reconstruction, {
             "pixel": maps.pixel_distance(reconstruction, image),
