@@ -74,9 +74,10 @@ def test_a_misspelt_key_is_named(tmp_path, capsys, key):
 
 def test_a_checkpoint_of_another_method_is_refused(finished, tmp_path):
     config = REPOSITORY / "experiments/texture_mtd.yaml"
-    checkpoint = f"--ckpt_path={finished / 'run/final.ckpt'}"
+    arguments = [f"--config={config}", f"--ckpt_path={finished / 'run/final.ckpt'}", *QUIET]
+    folders = [f"--data.root={finished / 'mtd'}", f"--data.cache_dir={finished / 'cache'}"]
     with pytest.raises(ValueError, match="is of DDAD, the configuration of TextureDDM"):
-        main(["test", f"--config={config}", checkpoint, f"--data.root={finished / 'mtd'}", *QUIET])
+        main(["test", *arguments, *folders, f"--run_dir={tmp_path / 'run'}"])
 
 
 def test_other_categories_than_the_trained_ones_are_refused(finished, tmp_path):
