@@ -171,8 +171,8 @@ class DecodedCache:
             with Progress(
                 *Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True)
             ) as progress:
-                gigabytes = sum(shelf.n_bytes for shelf in missing) / 1e9
-                message = f"decoded images: writing {gigabytes:.2f} GB below {directory}"
+                megabytes = sum(shelf.n_bytes for shelf in missing) / 1e6
+                message = f"decoded images: writing {megabytes:,.0f} MB below {directory}"
                 progress.console.print(message, markup=False, highlight=False, soft_wrap=True)
                 raise_any(name, [problem for shelf in missing for problem in shelf.build(progress)])
 

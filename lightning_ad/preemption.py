@@ -74,4 +74,4 @@ class FirstCheckpoint(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it, unless this phase goes on from one."""
         if trainer.ckpt_path is None:
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)

@@ -38,11 +38,15 @@ def assert_same_weights(a: Path, b: Path) -> None:
         assert torch.equal(left[name], right[name]), name
 
 
+AVERAGED = ["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.5"]
+
+
 @pytest.mark.parametrize("phase", ["denoise", "adapt"])
+@pytest.mark.parametrize("options", [[], AVERAGED], ids=["plain", "averaged"])
 def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
-    arguments, tmp_path, monkeypatch, phase
+    arguments, tmp_path, monkeypatch, phase, options
 ):
-    main(arguments("whole"))
+    main(arguments("whole", *options))
     original = AnomalyDetector.training_step
 
     def stop_in_second_epoch(self, batch, batch_idx):
@@ -52,12 +56,29 @@ def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
 
     monkeypatch.setattr(AnomalyDetector, "training_step", stop_in_second_epoch)
     with pytest.raises(RuntimeError, match="pulled the plug"):
-        main(arguments("stopped"))
+        main(arguments("stopped", *options))
     assert (tmp_path / f"stopped/resume/{phase}.ckpt").exists()
     monkeypatch.setattr(AnomalyDetector, "training_step", original)
-    main(arguments("stopped"))
+    main(arguments("stopped", *options))
     assert_same_weights(tmp_path / "whole/final.ckpt", tmp_path / "stopped/final.ckpt")
     assert (tmp_path / "stopped/metrics.json").read_text() != ""
+
+
+def test_averaged_weights_are_those_that_a_phase_ends_with(arguments, tmp_path, monkeypatch):
+    seen = []
+
+    def watch(self, *_):
+        if self.phase == "denoise":
+            seen.append(self.denoiser.unet.conv_in.weight.detach().clone())
+
+    monkeypatch.setattr(AnomalyDetector, "on_train_batch_end", watch)
+    main(arguments("run", *AVERAGED))
+    average = seen[0]
+    for weight in seen[1:]:
+        average = 0.5 * average + 0.5 * weight
+    ended_with = weights(tmp_path / "run/denoise.ckpt")["denoiser.unet.conv_in.weight"]
+    torch.testing.assert_close(ended_with, average)
+    assert not torch.allclose(ended_with, seen[-1])
 
 
 def test_killing_a_run_in_each_phase_loses_no_finished_phase(arguments, tmp_path):

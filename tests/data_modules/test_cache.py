@@ -220,7 +220,7 @@ def test_size_is_announced(
     DecodedCache(tmp_path / "cache", "MVTecAD", records, 1000, "half")
     expected = len(records) * 3 * 1000**2 + sum(record.label for record in records) * 1000**2
     announced = capsys.readouterr().err
-    assert f"writing {expected / 1e9:.2f} GB below {tmp_path / 'cache'}" in announced
+    assert f"writing {expected / 1e6:,.0f} MB below {tmp_path / 'cache'}" in announced
     written = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.npy"))
     assert expected <= written < expected + 10_000
 
