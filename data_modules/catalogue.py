@@ -1,12 +1,12 @@
 """What a data set holds: categories, records, and which normal images are held out.
 
-Validation holds out normal *training* images, chosen by a hash of their names, so that neither
-order nor new files reshuffle them.
+Validation holds out normal *training* images, chosen by a hash of their names, so that their order
+plays no part and new files change few of them.
 """
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -71,6 +71,9 @@ class Catalogue(ABC):
                 f"{self.data_set}: unknown category {names} (data.category); "
                 f"{self.root} holds: {', '.join(known)}"
             )
+        repeated = [name for name, count in Counter(chosen).items() if count > 1]
+        if repeated:
+            raise DataError(f"{self.data_set}: data.category names {', '.join(repeated)} twice")
         return chosen
 
     @cached_property

@@ -5,6 +5,7 @@ each file is looked at first, and where it is not the expected one Pillow, which
 Orientation tags are ignored, as masks are drawn on the pixels as stored.
 """
 
+import io
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,8 @@ from data_modules.problems import ImageError
 from data_modules.records import Record
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+TIFF = (b"II*\0", b"MM\0*")
+ORIENTATION = 274  # number of the tag
 MaskRule = Literal["half", "nonzero"]
 Pixels = NDArray[np.uint8]
 Values = NDArray[Any]
@@ -58,6 +61,13 @@ def binarise(values: Values, rule: MaskRule, path: Path) -> Pixels:
         return (values != 0).astype(np.uint8)
     if values.dtype not in (np.uint8, np.uint16):
         raise _unsupported(path, values)
+    if values.max() == 1:
+        raise ImageError(
+            "mask of zeros and ones",
+            path,
+            "would count as black: a defect is marked above half of the largest possible value, "
+            "so save masks with 0 and 255",
+        )
     return (values > np.iinfo(values.dtype).max // 2).astype(np.uint8)
 
 
@@ -128,11 +138,25 @@ def decode(path: Path) -> Values:
         if not looks_complete(data[:32], data[-32:], len(data)):
             with Image.open(path) as image:
                 image.load()
-        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        return _decode_tiff(data) if data.startswith(TIFF) else _decode_by_opencv(data)
     except Exception as error:
         raise _unreadable(path, error) from error
+
+
+def _decode_tiff(data: bytes) -> Values:
+    """Decode a TIFF, whose pixels OpenCV would turn by a tag and multiply by their alpha."""
+    with Image.open(io.BytesIO(data)) as image:
+        if image.getexif().get(ORIENTATION, 1) != 1:
+            raise ValueError("its orientation tag turns the pixels away from their mask's")
+        if image.mode == "RGBA":
+            return np.asarray(image)[..., [2, 1, 0, 3]]
+    return _decode_by_opencv(data)
+
+
+def _decode_by_opencv(data: bytes) -> Values:
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:
-        raise ImageError("unreadable", path, "its content cannot be decoded")
+        raise ValueError("its content cannot be decoded")
     return values
 
 
@@ -152,4 +176,4 @@ def _unsupported(path: Path, values: Values) -> ImageError:
 def _unreadable(path: Path, error: Exception) -> ImageError:
     if isinstance(error, FileNotFoundError):
         return ImageError("missing", path, "no such file")
-    return ImageError("unreadable", path, f"not a complete image ({error})")
+    return ImageError("unreadable", path, f"not a complete and plain image: {error}")

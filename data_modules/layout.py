@@ -24,7 +24,10 @@ def images_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        return [folder / name for name in sorted(e.name for e in entries if is_image(e.name))]
+        return [
+            folder / name
+            for name in sorted(e.name for e in entries if is_image(e.name) and not e.is_dir())
+        ]
 
 
 def images_below(folder: Path) -> Iterator[Path]:

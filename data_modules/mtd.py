@@ -92,8 +92,9 @@ class MTD(AnomalyDataModule):
         for folder in folders_in(self.root):
             if folder.name.startswith("MT_") and folder.name != FREE:
                 defect = folder.name.removeprefix("MT_").lower()
+                masks = {mask.stem: mask for mask in _of_kind(folder, is_mask=True)}
                 for image in _of_kind(folder, is_mask=False):
-                    mask = image.with_suffix(".png")
+                    mask = masks.get(image.stem, image.with_suffix(".png"))
                     records.append(Record(image, mask, 1, "test", category, defect))
         masks = {mask.stem: mask for mask in _of_kind(self.root / FREE, is_mask=True)}
         listed = {self.root / FREE / "Imgs" / name for name in self.train_names or ()}

@@ -65,6 +65,13 @@ class VisA(AnomalyDataModule):
         return [*images_below(folder / "Data" / "Masks"), *images_below(folder / "ground_truth")]
 
     def _record(self, row: dict[str, str]) -> Record:
+        needed = COLUMNS[:4] if row["label"] == "normal" else COLUMNS
+        lacking = [name for name in needed if not row[name]]
+        if lacking:
+            raise DataError(
+                f"VisA: {self.root / SPLIT_FILE} has no {', '.join(lacking)} in the row of "
+                f"{row['image'] or row['object']}; expected {', '.join(needed)}"
+            )
         image = self.root / row["image"]
         split: Split = "train" if row["split"] == "train" else "test"
         if row["label"] == "normal":
@@ -78,7 +85,7 @@ class VisA(AnomalyDataModule):
             raise WrongTreeError(
                 f"VisA: {path} is missing; the downloaded tree (data.root) comes with it"
             )
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if not set(COLUMNS) <= set(reader.fieldnames or ()):
                 raise DataError(f"VisA: {path} lacks columns; expected {', '.join(COLUMNS)}")

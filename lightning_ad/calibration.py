@@ -69,7 +69,9 @@ def calibrate(
     if detector.remembers:
         memory = datamodule.memory_dataloader()
         remembered = _gather(_Pass(detector, detector.memorize).run(trainer, memory))
-        detector.build_memory(remembered["features"], remembered["category"])
+        device = trainer.strategy.root_device  # images may be compared with each other there
+        detector.build_memory(remembered["features"].to(device), remembered["category"].to(device))
+        detector.calibration.cpu()
     normals = datamodule.val_dataloader()
     compared = _Pass(detector, lambda *batch: detector.compare(*batch)[1]).run(trainer, normals)
     if not _count(compared):

@@ -18,8 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lightning_ad.calibration import Calibration
 from lightning_ad.half_precision import HalfPrecision
+from lightning_ad.settings import per_category
 
 N = TypeVar("N", bound=nn.Module)
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+"""Trainer precisions that leave schedules and weights in float32."""
 
 STATES = ("state_dict", "current_model_state")
 """Where a checkpoint holds weights; the second is written by Lightning's weight averaging."""
@@ -62,6 +66,8 @@ class AnomalyDetector(LightningModule, ABC):
     """Whether calibration needs `memorize` and `build_memory`."""
     kept_once: tuple[str, ...] = ()
     """Names of frozen parts that only the final checkpoint holds."""
+    by_category: tuple[str, ...] = ()
+    """Names of settings that may be one number, or one per category by name."""
 
     def __init__(self, false_alarm_rate: float = 0.01) -> None:
         super().__init__()
@@ -134,6 +140,11 @@ class AnomalyDetector(LightningModule, ABC):
             return torch.full(category.shape, math.nan, device=category.device)
         return self.calibration[name].to(category.device)[category]
 
+    def setting_of(self, name: str, category: Tensor) -> Tensor:
+        """A setting in `by_category`, as a number (B,) for each image of the categories (B,)."""
+        values = per_category(getattr(self, name), self.categories, name)
+        return torch.tensor(values, device=category.device)[category]
+
     def category_of(self, batch: Any) -> Tensor:
         """The detector's own index (B,) of each image's category, -1 where it knows none."""
         known = [self._category_index.get(i, -1) for i in batch["category"].tolist()]
@@ -185,6 +196,11 @@ class AnomalyDetector(LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Learn the data's categories; a model that trains without the CLI enters its phase."""
+        if self.trainer.precision not in PRECISIONS:
+            raise ValueError(
+                f"trainer.precision {self.trainer.precision} would round the noise schedule and "
+                f"the weights: choose one of {', '.join(PRECISIONS)}"
+            )
         self.match_categories(self.trainer.datamodule.categories, stage)  # type: ignore[attr-defined]
         if stage == "fit" and not self.phase:
             self.load_pretrained()
@@ -193,8 +209,13 @@ class AnomalyDetector(LightningModule, ABC):
             self.phase = self.phases()[0].name
 
     def match_categories(self, categories: list[str], stage: str) -> None:
-        """Map the data's categories to the detector's own, or refuse categories it never saw."""
+        """Map the data's categories to the detector's own, or refuse categories it never saw.
+
+        Settings by category that lack one are refused too.
+        """
         self.categories = self.categories or list(categories)
+        for name in self.by_category:
+            per_category(getattr(self, name), self.categories, name)
         unknown = sorted(set(categories) - set(self.categories))
         if unknown and stage != "predict":
             raise ValueError(

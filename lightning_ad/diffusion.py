@@ -111,6 +111,17 @@ def evenly_spaced(levels: Tensor, steps: int) -> Tensor:
     return counts[:, None] * (levels // steps)[None, :]
 
 
+def require_level(name: str, level: int, steps: int, alpha_bar: Tensor) -> None:
+    """Raise a ValueError unless ``steps`` equal strides lead from ``level`` to 0 in the schedule.
+
+    ``name`` is what the setting is called in a configuration.
+    """
+    if not 0 < level < len(alpha_bar):
+        raise ValueError(f"{name} must lie between 1 and {len(alpha_bar) - 1}, not {level}")
+    if steps < 1 or level % steps:
+        raise ValueError(f"{name} ({level}) must be a multiple of model.steps ({steps})")
+
+
 def image_seeds(image: Tensor) -> list[int]:
     """One seed per image (B, C, H, W) in [-1, 1], from its pixels alone.
 

@@ -141,6 +141,8 @@ def _calibrate(
     announce("calibrating on held-out normal images")
     detector.phase = ""
     detector.requires_grad_(False)
+    # Weights that were loaded may number the categories differently.
+    detector.match_categories(datamodule.categories, "fit")
     trainer = make_trainer("calibrate")
     datamodule.trainer = trainer
     datamodule.prepare_data()

@@ -5,6 +5,8 @@ noised. Distances are L1, in float32; rows (features of one image) may be stored
 """
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 ROWS_PER_CALL = 128
@@ -22,14 +24,28 @@ def distance_to_nearest(rows: Tensor, bank: Tensor, neighbours: int) -> Tensor:
 
 
 def leave_one_out_distance(bank: Tensor, neighbours: int) -> Tensor:
-    """Mean L1 distance (N,) of each row of bank (N, D) to its nearest ``neighbours`` others."""
-    # Each row is its own nearest neighbour and adds nothing to the sum over one neighbour more.
-    return distance_to_nearest(bank, bank, neighbours + 1) * (neighbours + 1) / neighbours
+    """Mean L1 distance (N,) of each row of bank (N, D) to its nearest ``neighbours`` others.
+
+    Shows a progress bar where it takes long. Holds all N x N distances, each computed once.
+    """
+    distances = torch.empty(len(bank), len(bank), device=bank.device)
+    starts = range(0, len(bank), ROWS_PER_CALL)
+    console = Console(stderr=True)
+    for start in track(starts, "comparing images", console=console, disable=len(starts) < 8):
+        rows = slice(start, start + ROWS_PER_CALL)
+        wide = bank[rows].float()
+        for part in bank[start:].split(ROWS_PER_CALL):
+            columns = slice(start, start + len(part))
+            pairs = torch.cdist(wide, part.float(), p=1)
+            distances[rows, columns], distances[columns, rows] = pairs, pairs.T
+            start += len(part)
+    distances.fill_diagonal_(torch.inf)
+    return distances.topk(neighbours, largest=False).values.mean(1)
 
 
 def equal_width_edges(values: Tensor, bins: int) -> Tensor:
     """Edges (bins + 1,) of equally wide bins from the smallest to the largest value."""
-    low, high = values.double().aminmax()
+    low, high = values.cpu().double().aminmax()
     return low + (high - low) * torch.linspace(0, 1, bins + 1, dtype=torch.float64)
 
 

@@ -72,6 +72,13 @@ def test_a_misspelt_key_is_named(tmp_path, capsys, key):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_precision_that_rounds_the_schedule_is_refused_before_training(tmp_path):
+    arguments = fit_ddad(write_mtd(tmp_path / "mtd"), tmp_path / "run", tmp_path / "cache")
+    with pytest.raises(ValueError, match=r"trainer.precision bf16-true .*bf16-mixed"):
+        main([*arguments, "--trainer.precision=bf16-true"])
+    assert not (tmp_path / "run/denoise.ckpt").exists()
+
+
 def test_a_checkpoint_of_another_method_is_refused(finished, tmp_path):
     config = REPOSITORY / "experiments/texture_mtd.yaml"
     arguments = [f"--config={config}", f"--ckpt_path={finished / 'run/final.ckpt'}", *QUIET]

@@ -13,7 +13,7 @@ import torch
 from lightning_ad.cli import main
 from lightning_ad.detector import AnomalyDetector
 from lightning_ad.experiment import load_detector
-from tests.fakes import texture, write, write_mtd
+from tests.fakes import texture, write, write_mtd, write_mvtec
 from tests.shrunk import fit_ddad
 
 
@@ -111,6 +111,21 @@ def test_good_images_alone_are_enough(tmp_path):
     detection = detector.detect(torch.zeros(2, 3, 16, 16), torch.tensor([0, -1]))
     assert detection.anomaly_map.shape == (2, 1, 16, 16)
     assert torch.isfinite(detector.image_threshold(torch.tensor([0, -1]))).all()
+
+
+def test_weights_from_another_order_of_categories_keep_their_own(tmp_path):
+    root = write_mvtec(tmp_path / "mvtec")
+    thresholds = []
+    for run, category, more in (
+        ("first", "[grid,bottle]", []),
+        ("second", "[bottle,grid]", [f"--ckpt_path={tmp_path / 'first/denoise.ckpt'}"]),
+    ):
+        data = ["--data=MVTecAD", f"--data.root={root}", f"--data.category={category}"]
+        options = ["--model.adaptation_epochs=0", "--data.val_fraction=0.3", *more]
+        main(fit_ddad(root, tmp_path / run, tmp_path / "cache", *data, *options))
+        thresholds.append(weights(tmp_path / run / "final.ckpt")["calibration.image_threshold"])
+    assert thresholds[0][0] != thresholds[0][1]
+    torch.testing.assert_close(thresholds[1], thresholds[0])
 
 
 def test_a_used_run_folder_refuses_other_settings_by_name(arguments, tmp_path):

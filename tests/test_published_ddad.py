@@ -75,5 +75,16 @@ def test_adaptation_moves_batch_statistics():
     assert not detector.eval().features.training
 
 
+def test_adaptation_normalizes_reconstructions_and_targets_apart():
+    both = torch.cat([images(2), 3 * images(2)])
+    detector, default = published(), DDAD(tiny_denoiser(), tiny_pyramid(), steps=2)
+    for method in (detector, default):
+        method.enter_phase("adapt")
+    apart = detector.adapted_features(both)[0][0]
+    fresh = tiny_pyramid().train()
+    torch.testing.assert_close(apart, fresh(both[:2])[0])
+    assert not torch.allclose(apart, default.adapted_features(both)[0][0])
+
+
 def test_results_carry_the_protocols_name():
     assert published().protocol != DDAD.protocol

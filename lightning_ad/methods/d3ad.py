@@ -33,6 +33,7 @@ from lightning_ad.neighbours import (
     leave_one_out_distance,
 )
 from lightning_ad.networks.autoencoders import Autoencoder
+from lightning_ad.networks.folding import fold_upsampling
 from lightning_ad.settings import per_category
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
@@ -66,6 +67,7 @@ class D3AD(AnomalyDetector):
         ValueError: if autoencoder and denoiser differ in channels.
     """
 
+    by_category = ("guidance", "adaptation_epochs")
     remembers = True
     kept_once = ("autoencoder",)
 
@@ -107,6 +109,7 @@ class D3AD(AnomalyDetector):
         schedule = diffusion.linear_schedule(1000, 0.0015, 0.0195)
         self.register_buffer("alpha_bar", schedule.float(), persistent=False)
         self.alpha_bar: Tensor
+        diffusion.require_level("model.max_level", max_level, 1, self.alpha_bar)
 
     # Training.
 
@@ -216,7 +219,9 @@ class D3AD(AnomalyDetector):
 
         Half precision keeps the bins and halves a bank that dwarfs the networks.
         """
-        return F.adaptive_avg_pool2d(pyramid[0], 16).flatten(1).half()
+        largest = torch.finfo(torch.float16).max  # beyond it lies infinity, and no distance
+        averaged = F.adaptive_avg_pool2d(pyramid[0], 16).flatten(1)
+        return averaged.clamp(-largest, largest).half()
 
     def level(self, fingerprint: Tensor, category: Tensor) -> Tensor:
         """Timestep (B,) from which images with that fingerprint (B, D) start.
@@ -241,6 +246,11 @@ class D3AD(AnomalyDetector):
 
     # Detection.
 
+    def prepare_inference(self) -> None:
+        """Fold the autoencoder's upsampling, most of the work of a score."""
+        super().prepare_inference()
+        fold_upsampling(self.autoencoder)
+
     def latent(self, image: Tensor) -> Tensor:
         """Latents (B, C, h, w) that stand for images (B, 3, H, W): the posterior's mean."""
         return self.in_precision(self.autoencoder).encode(image).to(image.dtype)
@@ -256,8 +266,7 @@ class D3AD(AnomalyDetector):
 
     def reconstruct(self, latent: Tensor, level: Tensor, category: Tensor) -> Tensor:
         """Scale latents (B, C, h, w) as noising to the levels (B,) would, and denoise them."""
-        weights = per_category(self.guidance, self.categories, "guidance")
-        guidance = torch.tensor(weights, device=latent.device)[category]
+        guidance = self.setting_of("guidance", category)
         return diffusion.ddim_reverse(
             self.in_precision(self.denoiser),
             diffusion.add_noise(latent, torch.zeros_like(latent), self.alpha_bar, level),

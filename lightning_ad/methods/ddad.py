@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from lightning_ad import diffusion, maps
-from lightning_ad.adaptation import adaptation_loss, halves
+from lightning_ad.adaptation import Pyramid, adaptation_loss, halves
 from lightning_ad.detector import AnomalyDetector, Phase
 from lightning_ad.settings import per_category
 
@@ -47,6 +47,8 @@ class DDAD(AnomalyDetector):
         adaptation_optimizer: of the extractor.
         false_alarm_rate: see `AnomalyDetector`.
     """
+
+    by_category = ("guidance", "adaptation_epochs")
 
     def __init__(
         self,
@@ -76,12 +78,8 @@ class DDAD(AnomalyDetector):
         schedule = diffusion.linear_schedule(1000, 1e-4, 0.02)
         self.register_buffer("alpha_bar", schedule.float(), persistent=False)
         self.alpha_bar: Tensor
+        diffusion.require_level("model.level", level, steps, self.alpha_bar)
         self._frozen_features: list[nn.Module] = []  # a list keeps it out of the checkpoint
-
-    def match_categories(self, categories: list[str], stage: str) -> None:
-        """Check that the guidance is known for every category."""
-        super().match_categories(categories, stage)
-        per_category(self.guidance, self.categories, "guidance")
 
     # Training.
 
@@ -142,10 +140,14 @@ class DDAD(AnomalyDetector):
             )
             both = torch.cat([reconstruction, target])
             frozen_reconstruction, frozen_target = halves(frozen(both))
-        reconstructed, targeted = halves(self.features(both))
+        reconstructed, targeted = self.adapted_features(both)
         return adaptation_loss(
             reconstructed, targeted, frozen_reconstruction, frozen_target, self.preservation
         )
+
+    def adapted_features(self, both: Tensor) -> tuple[Pyramid, Pyramid]:
+        """Features of reconstructions and targets, which come as one batch (2B, 3, H, W)."""
+        return halves(self.features(both))
 
     # Detection.
 
@@ -166,8 +168,7 @@ class DDAD(AnomalyDetector):
 
     def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Pixel distance (eq. 9) and feature distance (eq. 10) to the guided reconstruction."""
-        weights = per_category(self.guidance, self.categories, "guidance")
-        guidance = torch.tensor(weights, device=image.device)[category]
+        guidance = self.setting_of("guidance", category)
         noise = diffusion.seeded_noise(image)
         reconstruction = self.reconstruct(image, image, guidance, noise)
         pyramid = self.features(torch.cat([reconstruction, image]))[-self.scored_layers :]

@@ -28,7 +28,6 @@ from lightning_ad import diffusion, maps
 from lightning_ad.adaptation import halves
 from lightning_ad.detector import AnomalyDetector
 from lightning_ad.networks.attention_mask import WatchedAttention
-from lightning_ad.settings import per_category
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 
@@ -82,6 +81,8 @@ class TextureDDM(AnomalyDetector):
         false_alarm_rate: see `AnomalyDetector`.
     """
 
+    by_category = ("guidance",)
+
     def __init__(
         self,
         denoiser: nn.Module,
@@ -110,22 +111,9 @@ class TextureDDM(AnomalyDetector):
         schedule = diffusion.linear_schedule(1000, 1e-4, 0.02)
         self.register_buffer("alpha_bar", schedule.float(), persistent=False)
         self.alpha_bar: Tensor
-        self._check()
-
-    def _check(self) -> None:
-        """Refuse settings that would only fail after training."""
-        if not 0 < self.level < len(self.alpha_bar):
-            raise ValueError(
-                f"level must lie between 1 and {len(self.alpha_bar) - 1}, not {self.level}"
-            )
-        diffusion.evenly_spaced(torch.tensor([self.level]), self.steps)
-        if self.attention_threshold is not None:
-            WatchedAttention(self.denoiser)
-
-    def match_categories(self, categories: list[str], stage: str) -> None:
-        """Check that the guidance is known for every category."""
-        super().match_categories(categories, stage)
-        per_category(self.guidance, self.categories, "guidance")
+        diffusion.require_level("model.level", level, steps, self.alpha_bar)
+        if attention_threshold is not None:
+            WatchedAttention(denoiser)  # refuses a network that it cannot watch
 
     # Training.
 
@@ -186,8 +174,7 @@ class TextureDDM(AnomalyDetector):
 
     def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Pixel and feature distance to the guided reconstruction, as in DDAD (eq. 9 and 10)."""
-        weights = per_category(self.guidance, self.categories, "guidance")
-        guidance = torch.tensor(weights, device=image.device)[category]
+        guidance = self.setting_of("guidance", category)
         reconstruction = self.reconstruct(image, guidance, diffusion.seeded_noise(image))
         pyramid = self.features(torch.cat([reconstruction, image]))[-self.scored_layers :]
         size = (image.shape[-2], image.shape[-1])

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lightning_ad.metrics.ranking import area_to_limit
 
-# Weights are whole multiples of 2^-36, because integers add up to the same sum in any order:
-# room for 10^8 regions, and a region of 256 x 256 pixels is off by less than a millionth.
-REGION_WEIGHT = 2**36
+# Weights are whole multiples of 2^-40, because integers add up to the same sum in any order:
+# room for 8 million regions, and one of 1000 x 1000 pixels is off by less than a millionth.
+REGION_WEIGHT = 2**40
 
 
 def check_limit(fpr_limit: float) -> None:
@@ -32,7 +32,8 @@ def region_weights(defective: Tensor) -> Tensor:
     weights = [torch.zeros(0, dtype=torch.long)]
     for mask in defective[defective.flatten(1).any(1)].cpu().numpy():
         _, region, statistics, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8))
-        weight = np.rint(REGION_WEIGHT / statistics[:, cv2.CC_STAT_AREA]).astype(np.int64)
+        area = np.maximum(statistics[:, cv2.CC_STAT_AREA], 1)  # the background's may be 0
+        weight = np.rint(REGION_WEIGHT / area).astype(np.int64)
         weights.append(torch.from_numpy(weight[region[mask]]))
     return torch.cat(weights).to(defective.device)
 

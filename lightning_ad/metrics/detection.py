@@ -15,7 +15,7 @@ IMAGE_METRICS = ("image_auroc", "image_auprc", "image_f1max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_auprc", "pixel_f1max", "pixel_aupro")
 
 # Part of every fingerprint: goes up with each change that can move a number.
-METRICS_VERSION = 1
+METRICS_VERSION = 2
 
 
 class DetectionMetrics(nn.Module):

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from lightning_ad.metrics.histogram import DEFECTIVE, NORMAL, RankingMetric
+from lightning_ad.metrics.histogram import DEFECTIVE, NORMAL, RankingMetric, require_finite
 from lightning_ad.metrics.ranking import auroc, average_precision, f1_maximum
 
 
@@ -23,7 +23,13 @@ class ImageMetrics(RankingMetric):
         super().__init__(max_bins=None)
 
     def update(self, score: Tensor, label: Tensor) -> None:
-        """Add finite scores (B,), higher if more anomalous, and labels (B,), 1 if defective."""
+        """Add scores (B,), higher if more anomalous, and labels (B,), 1 if defective.
+
+        Raises ValueError naming, by position, the scores that are not finite.
+        """
+        require_finite(
+            score[:, None], [f"score {index} of the batch" for index in range(len(score))]
+        )
         defective = label.bool()
         self.add(score.float(), defective, overlap=label.new_zeros(int(defective.sum())))
 

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from lightning_ad.metrics.aupro import aupro, check_limit, region_weights
-from lightning_ad.metrics.histogram import MAX_BINS, RankingMetric
+from lightning_ad.metrics.histogram import MAX_BINS, RankingMetric, require_finite
 from lightning_ad.metrics.ranking import auroc, average_precision, f1_maximum
 
 
@@ -31,7 +31,11 @@ class PixelMetrics(RankingMetric):
         self.fpr_limit = fpr_limit
 
     def update(self, anomaly_map: Tensor, mask: Tensor) -> None:
-        """Add finite maps (B, H, W) and masks (B, H, W), non-zero where defective."""
+        """Add maps (B, H, W) and masks (B, H, W), non-zero where defective.
+
+        Raises ValueError naming, by position, the maps that are not finite.
+        """
+        require_finite(anomaly_map, [f"map {index} of the batch" for index in range(len(mask))])
         defective = mask.bool()
         self.add(anomaly_map.float().flatten(), defective.flatten(), region_weights(defective))
 

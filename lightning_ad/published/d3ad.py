@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from lightning_ad import diffusion
 from lightning_ad.methods.d3ad import D3AD, PARTS
 from lightning_ad.neighbours import distance_to_nearest
 
@@ -16,14 +17,15 @@ class D3ADAsPublished(D3AD):
     and largest value over the whole test set, which is looked at once before it is scored, so that
     an image's score depends on all others. Training images count among their own neighbours, which
     makes them look more usual than they are and lifts the levels. Latents at test time are random
-    samples of the posterior.
+    samples of the posterior, the same at both looks.
     """
 
     protocol = "as published"
 
     def latent(self, image: Tensor) -> Tensor:
         """A random sample (B, C, h, w) of the latents that images (B, 3, H, W) may stand for."""
-        return self.autoencoder.encode(image, sample=True).to(image.dtype)
+        mean, std = self.autoencoder.posterior(image)
+        return (mean + std * diffusion.seeded_noise(image, mean.shape[1:])()).to(image.dtype)
 
     def training_distance(self, bank: Tensor) -> Tensor:
         """How unusual (N,) each image of a bank (N, D) is, itself the nearest of its neighbours."""

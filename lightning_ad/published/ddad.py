@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_ad import maps
+from lightning_ad.adaptation import Pyramid
 from lightning_ad.detector import Detection
 from lightning_ad.methods.ddad import DDAD
 
@@ -16,7 +17,9 @@ class DDADAsPublished(DDAD):
     It differs from `DDAD` in three habits of the authors' code. The ratio of both distances is that
     of their largest values in the batch under test, so that an image's score depends on its
     neighbours. Score and metrics see the central seven eighths of an image (224 of 256 pixels)
-    only. The extractor's batch statistics drift while it is adapted.
+    only. The extractor's batch statistics drift while it is adapted, and reconstructions and
+    targets are normalized apart. Masks are binarised before resizing, as everywhere here; the
+    authors count what is above 0 after a bilinear resize.
     """
 
     protocol = "as published"
@@ -26,6 +29,11 @@ class DDADAsPublished(DDAD):
         super().train(mode)
         self.features.train(mode and self.phase == "adapt")
         return self
+
+    def adapted_features(self, both: Tensor) -> tuple[Pyramid, Pyramid]:
+        """Features of reconstructions and targets, each by the statistics of its own batch."""
+        reconstruction, target = both.chunk(2)
+        return self.features(reconstruction), self.features(target)
 
     def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
         """D = D_f + v (max D_f / max D_p) D_p with maxima over the batch, blurred (eq. 11)."""

@@ -1,5 +1,6 @@
 """PRO at 200 thresholds, as most published tables have it: to compare with them, not for use."""
 
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -41,6 +42,13 @@ def _share_above(thresholds: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]
     return 1 - below / max(1, len(values))
 
 
+def _of_category(pairs: list[list[torch.Tensor]]) -> float:
+    """PRO of pairs of a map and a mask, each (H, W); NaN where there are none."""
+    if not pairs:
+        return float("nan")
+    return pro_200_thresholds(*(torch.stack(part) for part in zip(*pairs, strict=True)))
+
+
 class PublishedPRO(Callback):
     """Logs `pro_200_thresholds` per category and its mean as `pixel_pro_200` beside our metrics.
 
@@ -70,11 +78,10 @@ class PublishedPRO(Callback):
         for share in of_all_processes(self.seen):
             for category, *pair in share:
                 groups[category].append(pair)
-        values = {
-            name: pro_200_thresholds(*(torch.stack(part) for part in zip(*groups[i], strict=True)))
-            for i, name in enumerate(data_module(trainer).categories)
-        }
-        values["mean"] = float(np.mean(list(values.values())))
+        names = data_module(trainer).categories
+        values = {name: _of_category(groups[i]) for i, name in enumerate(names)}
+        defined = [value for value in values.values() if not math.isnan(value)]
+        values["mean"] = float(np.mean(defined)) if defined else float("nan")
         logged = {f"test/{name}/pixel_pro_200": value for name, value in values.items()}
         pl_module.log_dict(logged, sync_dist=True, reduce_fx="max")
         self.seen = []

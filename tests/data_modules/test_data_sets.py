@@ -178,6 +178,38 @@ def test_visa_download_without_its_split_file(tmp_path: Path) -> None:
         VisA(root=str(root)).setup("fit")
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            "candle,test,anomaly,candle/Data/Images/Anomaly/000.JPG,",
+            "no mask in the row of candle/D",
+        ),
+        ("candle,test", "no label, image, mask in the row of candle;"),
+    ],
+)
+def test_visa_rows_that_lack_something_are_named(tmp_path: Path, row: str, message: str) -> None:
+    root = fakes.write_visa_raw(tmp_path)
+    with (root / "split_csv/1cls.csv").open("a") as file:
+        file.write(row + "\n")
+    with pytest.raises(DataError, match=message):
+        VisA(root=str(root), cache=False).setup("test")
+
+
+def test_visas_split_file_may_have_been_saved_by_a_spreadsheet(tmp_path: Path) -> None:
+    root = fakes.write_visa_raw(tmp_path)
+    expected = VisA(root=str(root)).records()
+    file = root / "split_csv/1cls.csv"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert VisA(root=str(root)).records() == expected
+
+
+def test_a_category_named_twice_is_refused(tmp_path: Path) -> None:
+    root = fakes.write_mvtec(tmp_path)
+    with pytest.raises(DataError, match=r"data\.category names bottle twice"):
+        MVTecAD(root=str(root), category=["bottle", "grid", "bottle"]).setup("fit")
+
+
 def test_btad_with_renamed_normal_folders(tmp_path: Path) -> None:
     data = BTAD(root=str(fakes.write_btad(tmp_path / "tree", ("01",), normal="good")))
     assert [record.defect for record in data.records_of("test")] == ["good"] * 3 + ["ko"] * 3

@@ -103,6 +103,26 @@ def test_mask_is_cut_at_half_of_the_possible_maximum(tmp_path: Path) -> None:
     assert read_mask(tmp_path / "a.png", "nonzero").tolist() == [[0, 1, 1, 1], [1, 1, 1, 1]]
 
 
+def test_mask_of_zeros_and_ones_is_refused_where_it_would_vanish(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 1, 1]], np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"mask of zeros and ones: .*a\.png: .*0 and 255"):
+        read_mask(tmp_path / "a.png")
+    Image.fromarray(np.array([[False, True, True]])).save(tmp_path / "bits.png")
+    assert read_mask(tmp_path / "bits.png").tolist() == [[0, 1, 1]]
+
+
+def test_tiffs_are_read_as_stored_or_refused(tmp_path: Path) -> None:
+    pixels = texture(3, 20, 30)
+    pale = np.dstack([pixels, np.full((20, 30), 10, np.uint8)])
+    Image.fromarray(pixels).save(tmp_path / "plain.tif")
+    Image.fromarray(pale).save(tmp_path / "pale.tif")
+    Image.fromarray(pixels).save(tmp_path / "turned.tif", tiffinfo={274: 3})
+    assert np.array_equal(read_image(tmp_path / "plain.tif"), pixels)
+    assert np.array_equal(read_image(tmp_path / "pale.tif"), pixels)
+    with pytest.raises(DataError, match=r"turned\.tif.*orientation"):
+        read_image(tmp_path / "turned.tif")
+
+
 def test_mask_of_16_bit_and_of_colours(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 255, 32767, 32768]], np.uint16)).save(tmp_path / "deep.png")
     assert read_mask(tmp_path / "deep.png").tolist() == [[0, 0, 0, 1]]

@@ -226,6 +226,20 @@ def test_different_channels_are_refused_with_both_settings_named():
         D3AD(TinyLatents(), tiny_latent_denoiser(channels=32), tiny_pyramid())
 
 
+def test_settings_that_would_fail_after_training_are_refused():
+    with pytest.raises(ValueError, match=r"model.guidance has no entry for \['pcb'\]"):
+        d3ad(guidance={"candle": 4})
+    with pytest.raises(ValueError, match=r"model\.max_level must lie between 1 and 999, not 1000"):
+        d3ad(max_level=1000)
+
+
+def test_features_beyond_half_precision_still_have_a_level():
+    detector = d3ad(["candle"])
+    pyramid = [torch.rand(9, 4, 16, 16) * 1e6]
+    detector.build_memory(detector.fingerprint(pyramid), torch.zeros(9, dtype=torch.long))
+    assert torch.isfinite(detector.calibration["bin_edges"]).all()
+
+
 def test_fewer_images_than_neighbours_are_refused_before_training():
     detector = d3ad(["candle", "pcb"])
     names = ["candle"] * 4 + ["pcb"] * 3
@@ -235,7 +249,7 @@ def test_fewer_images_than_neighbours_are_refused_before_training():
     datamodule = SimpleNamespace(
         categories=["candle", "pcb"], image_size=16, memory_dataloader=lambda: loader
     )
-    detector.trainer = SimpleNamespace(datamodule=datamodule)
+    detector.trainer = SimpleNamespace(datamodule=datamodule, precision="32-true")
     with pytest.raises(ValueError, match=r"3 training images of pcb.*3 neighbours.*neighbours"):
         detector.setup("fit")
     with pytest.raises(ValueError, match=r"3 training images of pcb"):
@@ -245,7 +259,7 @@ def test_fewer_images_than_neighbours_are_refused_before_training():
 def test_an_image_size_the_autoencoder_cannot_divide_is_refused():
     detector = d3ad()
     datamodule = SimpleNamespace(categories=CATEGORIES, image_size=17)
-    detector.trainer = SimpleNamespace(datamodule=datamodule)
+    detector.trainer = SimpleNamespace(datamodule=datamodule, precision="32-true")
     with pytest.raises(ValueError, match=r"data.image_size \(17\) must be a multiple of 2"):
         detector.setup("test")
 

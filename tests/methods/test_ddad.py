@@ -64,6 +64,19 @@ def test_guidance_must_name_every_category():
         ddad(guidance={"carpet": 0})
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"level": 255, "steps": 10}, r"model.level \(255\) must be a multiple of model.steps"),
+        ({"level": 2000}, "model.level must lie between 1 and 999, not 2000"),
+        ({"steps": 0}, r"multiple of model.steps \(0\)"),
+    ],
+)
+def test_levels_that_would_fail_after_training_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        DDAD(tiny_denoiser(), tiny_pyramid(), **settings)
+
+
 def test_neighbours_do_not_matter():
     detector, image, category = ddad(), images(3), torch.tensor([0, 1, 0])
     order = torch.tensor([2, 0, 1])

@@ -125,9 +125,12 @@ def test_network_without_null_class_sees_every_class():
     assert set(seen[0].tolist()) == {1}
 
 
-def test_neighbours_do_not_matter():
-    detector, image, category = deco(class_mode="given"), images(3), torch.tensor([0, 1, 0])
-    order = torch.tensor([2, 0, 1])
+@pytest.mark.parametrize("mode", ["given", "null", "predicted"])
+def test_neighbours_do_not_matter(mode):
+    detector, image = deco(class_mode=mode, features=tiny_pyramid()), images(3)
+    category, order = torch.tensor([0, 1, 0]), torch.tensor([2, 0, 1])
+    if mode == "predicted":
+        detector.build_memory(detector.memorize(image, category)["features"], category)
     with torch.no_grad():
         together = detector.detect(image, category).anomaly_map
         shuffled = detector.detect(image[order], category[order]).anomaly_map
@@ -239,7 +242,7 @@ def test_categories_must_agree():
 def test_image_size_must_be_a_multiple_of_the_factor():
     detector = deco()
     data = SimpleNamespace(categories=CATEGORIES, image_size=15)
-    detector._trainer = SimpleNamespace(datamodule=data)
+    detector._trainer = SimpleNamespace(datamodule=data, precision="32-true")
     with pytest.raises(ValueError, match=r"data.image_size \(15\) must be a multiple of 2"):
         detector.setup("fit")
 

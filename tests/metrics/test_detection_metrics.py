@@ -11,7 +11,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, distributed
 
-from lightning_ad.metrics import DetectionMetrics, PixelMetrics, evaluate_maps
+from lightning_ad.metrics import DetectionMetrics, ImageMetrics, PixelMetrics, evaluate_maps
 from lightning_ad.metrics.histogram import MAX_BINS
 
 CATEGORIES = ["bottle", "v1.0 cable", "only normal"]
@@ -96,6 +96,15 @@ def test_images_with_scores_that_are_not_finite_are_named():
     part["anomaly_map"][2, 0, 5, 5] = float("nan")
     with pytest.raises(ValueError, match=r"third\.png"):
         DetectionMetrics(CATEGORIES).update(**part, paths=["a", "b", "third.png", "d"])
+
+
+def test_metrics_used_alone_refuse_what_is_not_finite():
+    maps = torch.zeros(3, 4, 4)
+    maps[1, 2, 2] = math.nan
+    with pytest.raises(ValueError, match="map 1 of the batch"):
+        PixelMetrics().update(maps, torch.zeros(3, 4, 4))
+    with pytest.raises(ValueError, match="score 0 of the batch"):
+        ImageMetrics().update(torch.tensor([math.inf, 0.0]), torch.tensor([0, 1]))
 
 
 def test_masks_of_another_size_are_refused():

@@ -118,6 +118,44 @@ def test_accepts_arrays_and_tensors_of_any_type(dtype, mask_type):
     assert evaluate_maps(values, truth, exact=True) == expected
 
 
+@pytest.mark.parametrize(
+    "relaid",
+    [
+        lambda maps: maps[:, ::-1, ::-1][:, ::-1, ::-1],
+        lambda maps: maps.astype(">f4"),
+        lambda maps: maps.astype(np.longdouble),
+        lambda maps: maps.transpose(1, 2, 0).copy().transpose(2, 0, 1),
+        lambda maps: maps.tolist(),
+    ],
+    ids=["negative strides", "big endian", "long double", "transposed", "lists"],
+)
+def test_memory_layout_does_not_matter(relaid):
+    maps, masks = random_case(9)
+    assert evaluate_maps(relaid(maps), masks) == evaluate_maps(maps, masks)
+
+
+def test_read_only_arrays_are_read_without_a_warning():
+    maps, masks = random_case(9)
+    maps.flags.writeable = masks.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate_maps(maps, masks)
+
+
+@pytest.mark.parametrize("maps", [[[[1.0]], [[1.0, 2.0]]], np.zeros((2, 8, 8), complex)])
+def test_what_is_no_array_of_numbers_is_named(maps):
+    with pytest.raises(TypeError, match="anomaly_maps: expected"):
+        evaluate_maps(maps, np.zeros((2, 8, 8), bool))
+
+
+def test_wholly_defective_images_are_counted_without_a_warning():
+    maps, masks = random_case(10)
+    masks[1] = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert 0 <= evaluate_maps(maps, masks)["pixel_aupro"] <= 1
+
+
 def test_image_scores_and_labels_can_be_given():
     maps, masks = random_case(6)
     labels = np.array([0, 1, 0, 1, 0, 1])
@@ -163,6 +201,7 @@ def test_scores_that_are_not_finite_name_the_image(value):
         ({"masks": np.full((2, 8, 8), 0.3)}, "masks: .*0 or 1"),
         ({"image_scores": np.zeros(3)}, "image_scores: expected one value per map"),
         ({"labels": np.zeros((2, 1))}, "labels: expected one value per map"),
+        ({"labels": np.array([-1, 1])}, r"labels: expected 0 .* or 1 .*got \[-1, 1\]"),
         ({"fpr_limit": 0.0}, "fpr_limit"),
         ({"fpr_limit": 1.5}, "fpr_limit"),
     ],
