@@ -116,14 +116,15 @@ class Catalogue(ABC):
             by_category[record.category].append(record)
         train: list[Record] = []
         held_out: list[Record] = []
+        short = [name for name in self.categories if len(by_category[name]) < 2]
+        if short:
+            raise DataError(
+                f"{self.data_set}: {self.root} holds fewer than two training images of "
+                f"{', '.join(short)}; two are needed, as one is held out for validation"
+            )
         for records in by_category.values():
             for record, held in zip(records, self.is_held_out(records), strict=True):
                 (held_out if held else train).append(record)
-        if not train or not held_out:
-            raise DataError(
-                f"{self.data_set}: {self.root} holds one training image of "
-                f"{', '.join(self.categories)}; two are needed, as one is held out for validation"
-            )
         return train, held_out
 
     def held_out_records(self) -> list[Record]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from data_modules.base import AnomalyDataModule
 from data_modules.catalogue import name_share
 from data_modules.dataset import Augmentation
-from data_modules.images import MaskRule
+from data_modules.images import IMAGE_SUFFIXES, MaskRule
 from data_modules.layout import (
     NORMAL_FOLDERS,
     folders_in,
@@ -113,7 +113,7 @@ class Folder(AnomalyDataModule):
 
     def categories_in(self, root: Path) -> list[str]:
         """One: the name that was asked for, or the root's."""
-        if next(images_below(root), None) is None:
+        if not any(root.iterdir()):
             return []
         if isinstance(self.category, list) and len(self.category) > 1:
             raise DataError(f"Folder holds one category, not {', '.join(self.category)}")
@@ -147,6 +147,9 @@ class Folder(AnomalyDataModule):
     def predict_records(self) -> list[Record]:
         """Every image below the root but the masks, whatever it shows."""
         images = [image for image in images_below(self.root) if self.masks not in image.parents]
+        if not images:
+            suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise DataError(f"Folder: no images below {self.root} (data.root); read are {suffixes}")
         return normal_records(images, "test", self.categories[0])
 
     def _no_folders(self) -> str:

@@ -10,7 +10,6 @@ import itertools
 import logging
 import os
 import re
-import shutil
 import sys
 import tempfile
 import warnings
@@ -18,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import Trainer
@@ -34,9 +32,11 @@ from lightning_ad.callbacks import Evaluation, Panels, Predictions, Throughput
 from lightning_ad.callbacks.objective import Objective
 from lightning_ad.callbacks.training_seed import TrainingSeed
 from lightning_ad.detector import AnomalyDetector, Phase
-from lightning_ad.experiment import RunFolder, run_experiment
+from lightning_ad.experiment import read_checkpoint, run_experiment
+from lightning_ad.explain import explain_errors
 from lightning_ad.preemption import EndOnSignals, FirstCheckpoint, end_on_signals
-from lightning_ad.tracking import describe_run, finish, loggers_of
+from lightning_ad.run_folder import RunFolder
+from lightning_ad.tracking import describe_run, finish, forget_wandb_run, loggers_of
 
 EXPECTED_WARNINGS = (
     ".*module\\(s\\) in eval mode at the start of training.*",  # what a phase freezes
@@ -49,9 +49,6 @@ EXPECTED_WARNINGS = (
 )
 """What Lightning warns of and this program means to do, or cannot change."""
 
-IRRELEVANT_TO_RESULTS = ("root", "num_workers", "cache", "cache_dir", "eval_batch_size")
-"""Data settings that a resumed run may change."""
-
 SELF_SUFFICIENT = ("seed_everything", "model", "data", "evaluation")
 """Sections of the configuration that a final checkpoint carries."""
 
@@ -60,6 +57,12 @@ class ExperimentCLI(LightningCLI):
     """LightningCLI for anomaly detectors."""
 
     _keep_final = False
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Name the commands that are not Lightning's own."""
+        parser = super().init_parser(**kwargs)
+        parser.epilog = "Other commands: doctor, import, summarize, sweep; each has its own --help."
+        return parser
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
         super().__init__(
@@ -115,8 +118,8 @@ class ExperimentCLI(LightningCLI):
         self.settings.data.init_args.seed = self.settings.seed_everything
         if self.subcommand != "fit":
             self._choose_checkpoint()
-        elif _is_first_process():
-            _open_run(self.run, self._resolved(), self.settings.overwrite)
+        elif self.settings.overwrite:
+            forget_wandb_run(self.run.path)
         if self.subcommand == "test":
             self.settings.verbose = False  # Evaluation prints one table
         if self.subcommand == "predict":
@@ -131,6 +134,8 @@ class ExperimentCLI(LightningCLI):
                 f"no checkpoint {path}: give --ckpt_path, or the --config or --run_dir of a "
                 "finished 'lightning fit'"
             )
+        if self.subcommand != "validate" and "config" not in read_checkpoint(path):
+            raise SystemExit(_of_a_phase(path))
         self.settings.ckpt_path = str(path)
 
     def _prepare_loggers(self) -> None:
@@ -197,6 +202,11 @@ class ExperimentCLI(LightningCLI):
         weights_only: bool | None = None,
     ) -> None:
         """Run the whole experiment, the first phase's weights from ``ckpt_path`` if given."""
+        model.match_categories(datamodule.categories, "fit")  # a wrong root costs nothing yet
+        if _is_first_process():
+            if self.settings.overwrite:
+                self.run.clear()
+            self.run.open(self._resolved())
         own = {key: value for key, value in self._resolved().items() if key in SELF_SUFFICIENT}
         own["trainer"] = {"precision": self.settings.trainer.precision}
         loggers = loggers_of(self.config_init["fit"].trainer.logger)
@@ -222,47 +232,27 @@ def _last_epoch(run: RunFolder, phase: Phase) -> ModelCheckpoint:
     )
 
 
-def _open_run(run: RunFolder, config: dict[str, Any], overwrite: bool) -> None:
-    """Write the configuration into the run folder, or check that an earlier one agrees."""
-    if overwrite and run.path.exists():
-        shutil.rmtree(run.path)
-    if run.config.exists():
-        earlier = yaml.safe_load(run.config.read_text())
-        changed = _differences(_of_results(earlier), _of_results(config))
-        if changed:
-            raise SystemExit(
-                f"{run.path} holds a run with other settings:\n  "
-                + "\n  ".join(changed)
-                + "\nchoose another --run_dir, or start again with --overwrite=true"
-            )
-    run.path.mkdir(parents=True, exist_ok=True)
-    run.config.write_text(yaml.safe_dump(config, sort_keys=False))
+def _values_of(args: list[str], option: str) -> list[str]:
+    """What the command line gives for an option, as ``--option value`` or ``--option=value``."""
+    apart = [value for name, value in itertools.pairwise(args) if name == option]
+    return apart + [a.partition("=")[2] for a in args if a.startswith(f"{option}=")]
 
 
-def _of_results(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that decide what a run trains."""
-    trainer = config.get("trainer", {})
-    data = copy.deepcopy(config["data"])
-    for name in IRRELEVANT_TO_RESULTS:
-        data["init_args"].pop(name, None)
-    return {
-        "model": config["model"],
-        "data": data,
-        "seed_everything": config["seed_everything"],
-        "trainer": {name: trainer.get(name) for name in ("max_epochs", "max_steps", "precision")},
-    }
+def _require_settings(file: Path) -> None:
+    """Name a configuration file that holds no settings, which the parser would not."""
+    try:
+        holds = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise SystemExit(f"{file} is no valid YAML: {error}") from error
+    if not isinstance(holds, dict):
+        raise SystemExit(f"{file} holds no settings: expected lines such as 'seed_everything: 0'")
 
 
-def _differences(old: Any, new: Any, key: str = "") -> list[str]:
-    """Lines ``key: old -> new`` for the leaves in which two configurations differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        names = [*old, *(name for name in new if name not in old)]
-        return [
-            line
-            for name in names
-            for line in _differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
-        ]
-    return [] if old == new else [f"{key}: {old} -> {new}"]
+def _of_a_phase(path: Path) -> str:
+    return (
+        f"{path} holds the weights of a phase, without calibration and configuration: give the "
+        "final.ckpt that 'lightning fit' ends with"
+    )
 
 
 def _with_checkpoints_own_config(args: list[str], folder: Path) -> list[str]:
@@ -271,13 +261,12 @@ def _with_checkpoints_own_config(args: list[str], folder: Path) -> list[str]:
         return args
     if any(re.match(r"(-c|--config|--model)\b", argument) for argument in args):
         return args
-    paths = [value for name, value in itertools.pairwise(args) if name == "--ckpt_path"]
-    paths += [a.partition("=")[2] for a in args if a.startswith("--ckpt_path=")]
-    if not paths or not Path(paths[-1]).is_file():
+    paths = _values_of(args, "--ckpt_path")
+    if not paths:
         return args
-    checkpoint = torch.load(paths[-1], map_location="cpu", weights_only=True, mmap=True)
+    checkpoint = read_checkpoint(Path(paths[-1]))
     if "config" not in checkpoint:
-        return args
+        raise SystemExit(_of_a_phase(Path(paths[-1])))
     file = folder / "checkpoint.yaml"
     file.write_text(checkpoint["config"])
     run_dir = Path(paths[-1]).resolve().parent
@@ -287,6 +276,8 @@ def _with_checkpoints_own_config(args: list[str], folder: Path) -> list[str]:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line."""
     arguments = list(sys.argv[1:] if args is None else args)
+    if args is None:
+        explain_errors()
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
@@ -302,6 +293,9 @@ def main(args: Sequence[str] | None = None) -> None:
         return sweep.main(arguments[1:])
     if arguments[:1] == ["import"]:
         return importing.main(arguments[1:])
+    for file in map(Path, _values_of(arguments, "--config") + _values_of(arguments, "-c")):
+        if file.is_file():  # else the parser says so
+            _require_settings(file)
     # In a subcommand's YAML, ${data...} means that subcommand's own data.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     end_on_signals()

@@ -201,7 +201,8 @@ class AnomalyDetector(LightningModule, ABC):
                 f"trainer.precision {self.trainer.precision} would round the noise schedule and "
                 f"the weights: choose one of {', '.join(PRECISIONS)}"
             )
-        self.match_categories(self.trainer.datamodule.categories, stage)  # type: ignore[attr-defined]
+        if stage == "fit" or not self.trainer.ckpt_path:  # else when the checkpoint is loaded
+            self.match_categories(self.trainer.datamodule.categories, stage)  # type: ignore[attr-defined]
         if stage == "fit" and not self.phase:
             self.load_pretrained()
             self.enter_phase(self.phases()[0].name)

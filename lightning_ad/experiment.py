@@ -1,9 +1,4 @@
-"""A whole experiment: train each phase, calibrate, test; and go on where an earlier run stopped.
-
-What a run has finished is written in its folder: ``<phase>.ckpt`` after each phase, ``final.ckpt``
-after calibration. A checkpoint is either whole or absent, so a run may be killed at any moment
-and the same command goes on from the last finished epoch.
-"""
+"""A whole experiment: train each phase, calibrate, test; and go on where an earlier run stopped."""
 
 import logging
 from collections.abc import Callable
@@ -15,11 +10,14 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from data_modules import AnomalyDataModule
 from lightning_ad.calibration import calibrate
 from lightning_ad.detector import AnomalyDetector, Phase
+from lightning_ad.preemption import TRY_AGAIN
+from lightning_ad.run_folder import RunFolder
 
 MakeTrainer = Callable[[Phase | str], Trainer]
 """Builds the Trainer of a phase, or one to ``calibrate`` or ``test``."""
@@ -29,36 +27,6 @@ MakeTrainer = Callable[[Phase | str], Trainer]
 def announce(message: str) -> None:
     """Tell the user, once however many processes run, what happens next."""
     logging.getLogger(__name__).info(message)
-
-
-class RunFolder:
-    """Where a run keeps its checkpoints and results."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.path / "config.yaml"
-
-    @property
-    def final(self) -> Path:
-        """The self-sufficient checkpoint: weights, calibration, categories, configuration."""
-        return self.path / "final.ckpt"
-
-    @property
-    def resume(self) -> Path:
-        """Folder of the last epoch's checkpoint of an unfinished phase, with optimizer state."""
-        return self.path / "resume"
-
-    def finished(self, phase: Phase) -> Path:
-        """Weights at the end of a phase."""
-        return self.path / f"{phase.name}.ckpt"
-
-    def unfinished(self, phase: Phase) -> Path:
-        """The last epoch's checkpoint of a phase."""
-        return self.resume / f"{phase.name}.ckpt"
 
 
 def run_experiment(
@@ -112,13 +80,39 @@ def _train(
         detector.enter_phase(phase.name)
         trainer = make_trainer(phase)
         _announce_processes(trainer, datamodule)
-        resume = str(last) if last.exists() else None
+        resume = str(_readable(last)) if last.exists() else None
         # Optimizer and callback states are more than weights; the file is this run's own.
         trainer.fit(detector, datamodule=datamodule, ckpt_path=resume, weights_only=False)
+        _require_finished(trainer, detector, title)
         save_weights(trainer, detector, run.finished(phase))
         if trainer.is_global_zero:
             last.unlink(missing_ok=True)
         trainer.strategy.barrier()
+
+
+def _readable(checkpoint: Path) -> Path:
+    """The last epoch's checkpoint, if it can be read."""
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
+    except Exception as error:
+        raise ValueError(
+            f"{checkpoint} cannot be read ({error}): remove it to start its phase again"
+        ) from error
+    return checkpoint
+
+
+def _require_finished(trainer: Trainer, detector: AnomalyDetector, title: str) -> None:
+    """Refuse to call a phase finished that ran out of time or of numbers."""
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    if any(timer.time_remaining() == 0 for timer in timers):
+        announce(f"{title}: trainer.max_time is over; the same command goes on, with more time")
+        raise SystemExit(TRY_AGAIN)
+    broken = [n for n, p in detector.named_parameters() if not torch.isfinite(p).all()]
+    if broken:
+        raise FloatingPointError(
+            f"{title}: {len(broken)} parameters ended as no numbers, the first {broken[0]}: "
+            "lower the learning rate or train in 32-true precision"
+        )
 
 
 def _announce_processes(trainer: Trainer, datamodule: AnomalyDataModule) -> None:
@@ -188,15 +182,29 @@ def load_weights(detector: AnomalyDetector, path: Path) -> None:
     """Load a checkpoint of the same method into ``detector``."""
     checkpoint = read_checkpoint(path)
     detector.on_load_checkpoint(checkpoint)
-    detector.load_state_dict(checkpoint["state_dict"])
+    try:
+        detector.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        first = "\n".join(str(error).splitlines()[:4])
+        raise ValueError(
+            f"{path} holds other networks than the configuration: make model agree with the "
+            f"config.yaml beside it. {first}"
+        ) from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint of ours; nothing in the file is executed."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint["state_dict"], checkpoint["method"]
     except Exception as error:
-        raise ValueError(f"{path} is no readable checkpoint of lightning_ad: {error}") from error
+        raise ValueError(
+            f"{path} is no readable checkpoint of lightning_ad ({type(error).__name__}: {error}); "
+            "'lightning fit' writes them, 'lightning import' makes them of the authors' files"
+        ) from error
+    return checkpoint
 
 
 def load_detector(path: str | Path) -> AnomalyDetector:

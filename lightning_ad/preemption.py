@@ -57,6 +57,13 @@ class EndOnSignals(Callback):
         """Take it back while testing."""
         end_on_signals(trainer)
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Say how an interrupted run goes on, which Lightning ends without a word."""
+        if isinstance(exception, KeyboardInterrupt):
+            log.warning("interrupted; the same command goes on")
+
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take it back while predicting or calibrating."""
         end_on_signals(trainer)

@@ -1,4 +1,4 @@
-"""A setting that is one number for all images, or one number per category by name.
+"""Settings of methods: one number per category by name, and what numbers make sense.
 
 Published settings such as DDAD's guidance weight differ from category to category, while a batch
 may mix them: the numbers are looked up by each image's category index.
@@ -13,8 +13,11 @@ def per_category(
     """The setting ``name`` of each category, and last the mean for images of no known category.
 
     Raises:
-        ValueError: if ``value`` has no entry for a category.
+        ValueError: if ``value`` has no entry for a category, or is negative.
     """
+    negative = [v for v in (value.values() if isinstance(value, Mapping) else [value]) if v < 0]
+    if negative:
+        raise ValueError(f"model.{name} must not be negative, got {negative[0]}")
     if not isinstance(value, Mapping):
         return [value] * (len(categories) + 1)
     missing = [category for category in categories if category not in value]
@@ -22,3 +25,10 @@ def per_category(
         raise ValueError(f"model.{name} has no entry for {missing}: it names {sorted(value)}")
     values = [value[category] for category in categories]
     return [*values, sum(values) / len(values)]
+
+
+def require_at_least(least: float, **settings: float) -> None:
+    """Raise a ValueError that names the setting of a model that is less."""
+    for name, value in settings.items():
+        if value < least:
+            raise ValueError(f"model.{name} must be at least {least}, not {value}")

@@ -9,6 +9,8 @@ import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+ID_FILE = "wandb_id"
+
 
 def is_offline() -> bool:
     """Whether W&B should stay offline: the user chose no mode and is not logged in."""
@@ -17,11 +19,17 @@ def is_offline() -> bool:
 
 def wandb_run_id(run_dir: Path) -> str:
     """The id of the run in this folder, made once, so that a resumed run stays one W&B run."""
-    file = run_dir / "wandb_id"
+    file = run_dir / ID_FILE
     if not file.exists():
         run_dir.mkdir(parents=True, exist_ok=True)
         file.write_text(secrets.token_hex(4))
     return file.read_text()
+
+
+@rank_zero_only
+def forget_wandb_run(run_dir: Path) -> None:
+    """Let the next run in this folder be another W&B run."""
+    (run_dir / ID_FILE).unlink(missing_ok=True)
 
 
 def describe_run(run_dir: Path, method: str, data: str, category: str) -> dict[str, Any]:

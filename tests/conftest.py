@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from diffusers import AutoencoderKL
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -14,4 +15,17 @@ def shared() -> Path:
     folder = Path(os.environ.get("LIGHTNING_AD_SHARED", REPOSITORY.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}: set LIGHTNING_AD_SHARED to the recorded material")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def autoencoder(tmp_path_factory):
+    """The smallest AutoencoderKL, saved as a hub would serve it."""
+    folder = tmp_path_factory.mktemp("autoencoder")
+    AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+    ).save_pretrained(folder)
     return folder

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 REPOSITORY = Path(__file__).parent.parent
 
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
@@ -51,6 +53,24 @@ FEATURES = [
     "--model.features.weights=random",
     "--model.features.stride_in_conv1=false",
 ]
+
+
+EXPERIMENTS = {
+    "DDAD": "ddad_s_mtd",
+    "D3AD": "d3ad_mtd",
+    "DeCoDiff": "deco_mtd",
+    "TextureDDM": "texture_mtd",
+}
+"""The experiment of each method on magnetic tiles."""
+
+
+def fit_method(method: str, folder: Path, run: Path, autoencoder: Path, *more: str) -> list[str]:
+    """Arguments of a method's experiment on the tiles in ``folder``/mtd, shrunk."""
+    file = REPOSITORY / f"experiments/{EXPERIMENTS[method]}.yaml"
+    overrides = shrink(yaml.safe_load(file.read_text()), autoencoder)
+    data = [f"--data.root={folder / 'mtd'}", f"--data.cache_dir={folder / 'cache'}"]
+    start = ["fit", f"--config={file}", f"--run_dir={run}", *data]
+    return [*start, *overrides, "--data.batch_size=2", *more]
 
 
 def _network(key: str, name: str) -> list[str]:

@@ -1,20 +1,25 @@
 """A whole experiment goes on where it was stopped, and what it leaves suffices."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Timer
 
+from data_modules import DataError
 from lightning_ad.cli import main
 from lightning_ad.detector import AnomalyDetector
-from lightning_ad.experiment import load_detector
+from lightning_ad.experiment import _require_finished, load_detector
+from lightning_ad.preemption import TRY_AGAIN
+from tests.checkpoints import assert_same_weights, weights
 from tests.fakes import texture, write, write_mtd, write_mvtec
-from tests.shrunk import fit_ddad
+from tests.shrunk import QUIET, fit_ddad
 
 
 @pytest.fixture
@@ -27,26 +32,14 @@ def arguments(tmp_path):
     return make
 
 
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)["state_dict"]
-
-
-def assert_same_weights(a: Path, b: Path) -> None:
-    left, right = weights(a), weights(b)
-    assert left.keys() == right.keys()
-    for name in left:
-        assert torch.equal(left[name], right[name]), name
-
-
 AVERAGED = ["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.5"]
 
 
 @pytest.mark.parametrize("phase", ["denoise", "adapt"])
-@pytest.mark.parametrize("options", [[], AVERAGED], ids=["plain", "averaged"])
-def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
-    arguments, tmp_path, monkeypatch, phase, options
+def test_a_stopped_run_with_averaged_weights_goes_on_averaging(
+    arguments, tmp_path, monkeypatch, phase
 ):
-    main(arguments("whole", *options))
+    main(arguments("whole", *AVERAGED))
     original = AnomalyDetector.training_step
 
     def stop_in_second_epoch(self, batch, batch_idx):
@@ -56,10 +49,10 @@ def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
 
     monkeypatch.setattr(AnomalyDetector, "training_step", stop_in_second_epoch)
     with pytest.raises(RuntimeError, match="pulled the plug"):
-        main(arguments("stopped", *options))
+        main(arguments("stopped", *AVERAGED))
     assert (tmp_path / f"stopped/resume/{phase}.ckpt").exists()
     monkeypatch.setattr(AnomalyDetector, "training_step", original)
-    main(arguments("stopped", *options))
+    main(arguments("stopped", *AVERAGED))
     assert_same_weights(tmp_path / "whole/final.ckpt", tmp_path / "stopped/final.ckpt")
     assert (tmp_path / "stopped/metrics.json").read_text() != ""
 
@@ -130,6 +123,71 @@ def test_weights_from_another_order_of_categories_keep_their_own(tmp_path):
 
 def test_a_used_run_folder_refuses_other_settings_by_name(arguments, tmp_path):
     main(arguments("run"))
-    with pytest.raises(SystemExit, match=r"model.init_args.guidance: 3.0 -> 4.0"):
+    kept = rf"to keep trained weights with --ckpt_path .*{tmp_path.name}/run/\w+.ckpt"
+    with pytest.raises(SystemExit, match=r"guidance: 3.0 -> 4.0") as refused:
         main(arguments("run", "--model.guidance=4"))
+    assert re.search(kept, str(refused.value))
+    with pytest.raises(SystemExit, match=r"trainer.limit_train_batches: None -> 1"):
+        main(arguments("run", "--trainer.limit_train_batches=1"))
     main(arguments("run", "--model.guidance=4", "--overwrite=true"))
+
+
+def test_starting_again_removes_nothing_but_the_run_and_only_with_data_at_hand(arguments, tmp_path):
+    main(arguments("run"))
+    (tmp_path / "run/notes.txt").write_text("mine")
+    write_mtd(tmp_path / "run/data")
+    final = (tmp_path / "run/final.ckpt").stat().st_mtime_ns
+    with pytest.raises(DataError, match="no folder"):
+        main(arguments("run", "--overwrite=true", f"--data.root={tmp_path / 'absent'}"))
+    assert (tmp_path / "run/final.ckpt").stat().st_mtime_ns == final
+    main(arguments("run", "--overwrite=true", f"--data.root={tmp_path / 'run/data'}"))
+    assert (tmp_path / "run/notes.txt").read_text() == "mine"
+    assert (tmp_path / "run/final.ckpt").stat().st_mtime_ns > final
+
+
+def test_settings_may_change_while_nothing_is_trained(arguments, tmp_path):
+    with pytest.raises(ValueError, match="adaptation pairs images of a batch"):
+        main(arguments("run", "--data.batch_size=1"))
+    assert not list((tmp_path / "run").rglob("*.ckpt"))
+    main(arguments("run"))
+    assert (tmp_path / "run/final.ckpt").exists()
+
+
+def test_a_phase_that_ran_out_of_time_or_numbers_is_not_finished():
+    detector = torch.nn.Linear(2, 2)
+    trainer = SimpleNamespace(callbacks=[Timer(duration={"seconds": 0})])
+    with pytest.raises(SystemExit) as stop:
+        _require_finished(trainer, detector, "phase 1")
+    assert stop.value.code == TRY_AGAIN
+    trainer = SimpleNamespace(callbacks=[Timer(duration={"seconds": 9})])
+    _require_finished(trainer, detector, "phase 1")
+    detector.bias.data[1] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"phase 1: 1 parameters ended .*bias"):
+        _require_finished(trainer, detector, "phase 1")
+
+
+def test_checkpoints_that_do_not_serve_are_named(arguments, tmp_path):
+    main(arguments("run"))
+    (tmp_path / "text.ckpt").write_text("no weights")
+    torch.save({"a": 1}, tmp_path / "foreign.ckpt")
+    for name, message in (
+        ("absent.ckpt", "there is no checkpoint"),
+        ("text.ckpt", "no readable checkpoint"),
+        ("foreign.ckpt", "no readable checkpoint"),
+        ("run/denoise.ckpt", "weights of a phase"),
+    ):
+        for command in ("test", "predict"):
+            with pytest.raises((SystemExit, ValueError, OSError), match=message) as refused:
+                main([command, f"--ckpt_path={tmp_path / name}", *QUIET])
+            assert name in str(refused.value)
+    wider = arguments("wider", "--model.denoiser.base=16")
+    with pytest.raises(ValueError, match=r"run/denoise.ckpt holds other networks"):
+        main([*wider, f"--ckpt_path={tmp_path / 'run/denoise.ckpt'}"])
+
+
+def test_a_broken_configuration_is_named(tmp_path):
+    file = tmp_path / "broken.yaml"
+    for text, message in (("a: [1", "no valid YAML"), ("", "holds no settings")):
+        file.write_text(text)
+        with pytest.raises(SystemExit, match=rf"broken.yaml .*{message}|broken.yaml {message}"):
+            main(["fit", f"--config={file}"])

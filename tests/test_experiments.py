@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from diffusers import AutoencoderKL
 
 from lightning_ad.cli import main
 from tests import fakes
@@ -27,19 +26,6 @@ CATEGORIES = {
     "BTAD": ("01", "02"),
     "DTDSynthetic": ("Blotchy_099", "Mesh_114"),
 }
-
-
-@pytest.fixture(scope="session")
-def autoencoder(tmp_path_factory):
-    """The smallest AutoencoderKL, saved as a hub would serve it."""
-    folder = tmp_path_factory.mktemp("autoencoder")
-    AutoencoderKL(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
-    ).save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize(

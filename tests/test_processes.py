@@ -9,33 +9,17 @@ import time
 
 import pytest
 import torch
-import yaml
 
 from lightning_ad.cli import main
 from tests.fakes import write_mtd
-from tests.shrunk import QUIET, REPOSITORY, fit_ddad, shrink
-from tests.test_experiments import autoencoder  # noqa: F401  a fixture
+from tests.shrunk import EXPERIMENTS, QUIET, REPOSITORY, fit_ddad, fit_method
 
-EXPERIMENTS = {
-    "DDAD": "ddad_s_mtd",
-    "D3AD": "d3ad_mtd",
-    "DeCoDiff": "deco_mtd",
-    "TextureDDM": "texture_mtd",
-}
 TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
-def fit(method, folder, run, autoencoder):  # noqa: F811
-    """Arguments that train a method on the tiles in a folder."""
-    file = REPOSITORY / f"experiments/{EXPERIMENTS[method]}.yaml"
-    overrides = shrink(yaml.safe_load(file.read_text()), autoencoder)
-    return ["fit", f"--config={file}", f"--run_dir={run}", f"--data.root={folder / 'mtd'}",
-            f"--data.cache_dir={folder / 'cache'}", *overrides, "--data.batch_size=2"]  # fmt: skip
-
-
 @pytest.fixture(scope="module")
-def two(tmp_path_factory, autoencoder):  # noqa: F811
+def two(tmp_path_factory, autoencoder):
     """Every method, fitted by two processes that also predict; nine test images, one held out."""
     folder = tmp_path_factory.mktemp("two")
     write_mtd(folder / "mtd", good=4)
@@ -43,7 +27,7 @@ def two(tmp_path_factory, autoencoder):  # noqa: F811
     for method in EXPERIMENTS:
         run = folder / method
         commands += [
-            [*fit(method, folder, run, autoencoder), *TWO],
+            [*fit_method(method, folder, run, autoencoder), *TWO],
             ["predict", f"--ckpt_path={run / 'final.ckpt'}", f"--run_dir={run / 'two'}", *QUIET,
              *TWO],
         ]  # fmt: skip
@@ -95,13 +79,13 @@ def test_two_processes_measure_what_one_does(two, method):
     assert found["fingerprint"] == expected["fingerprint"]
 
 
-def test_calibration_does_not_depend_on_the_number_of_processes(two, tmp_path, autoencoder):  # noqa: F811
+def test_calibration_does_not_depend_on_the_number_of_processes(two, tmp_path, autoencoder):
     checkpoint = torch.load(two / "DDAD/final.ckpt", weights_only=True)["state_dict"]
     run = tmp_path / "run"
     run.mkdir()
     for phase in ("denoise", "adapt"):
         (run / f"{phase}.ckpt").write_bytes((two / f"DDAD/{phase}.ckpt").read_bytes())
-    main(fit("DDAD", two, run, autoencoder))
+    main(fit_method("DDAD", two, run, autoencoder))
     alone = torch.load(run / "final.ckpt", weights_only=True)["state_dict"]
     calibrated = [name for name in alone if name.startswith("calibration.")]
     assert calibrated

@@ -17,6 +17,9 @@ from lightning_ad.detector import AnomalyDetector, Detection
 
 log = logging.getLogger(__name__)
 
+Row = tuple[str, float, float, float]
+"""Path, score, threshold and whether that is passed; the last two NaN without calibration."""
+
 
 class Predictions(Callback):
     """predictions.csv, and per image a panel and a heat map that mirror the tree of the data.
@@ -31,10 +34,11 @@ class Predictions(Callback):
 
     def __init__(self, save_maps: bool = False) -> None:
         self.save_maps = save_maps
+        self.rows: list[Row] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Forget earlier predictions."""
-        self.rows: list[tuple[str, float, float, float]] = []
+        self.rows = []
 
     def on_predict_batch_end(
         self,
@@ -76,15 +80,24 @@ class Predictions(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write the table of all processes."""
-        rows = sorted(row for share in of_all_processes(self.rows) for row in share)
+        rows = [row for share in of_all_processes(self.rows) for row in share]
         if trainer.is_global_zero:
-            file = Path(trainer.default_root_dir) / "predictions" / "predictions.csv"
-            table = [
-                [path, score, threshold, anomalous if math.isnan(anomalous) else int(anomalous)]
-                for path, score, threshold, anomalous in rows
-            ]
-            write_csv(file, ["path", "score", "threshold", "anomalous"], table)
-            log.info("predictions: %s", file)
+            _write_table(trainer, rows, "predictions.csv")
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Write what this process has scored so far."""
+        if self.rows:
+            _write_table(trainer, self.rows, f"predictions-until-error-{trainer.global_rank}.csv")
+
+
+def _write_table(trainer: Trainer, rows: list[Row], name: str) -> None:
+    file = Path(trainer.default_root_dir) / "predictions" / name
+    table = [
+        [path, score, threshold, anomalous if math.isnan(anomalous) else int(anomalous)]
+        for path, score, threshold, anomalous in sorted(rows)
+    ]
+    write_csv(file, ["path", "score", "threshold", "anomalous"], table)
+    log.info("predictions: %s", file)
 
 
 def _scale(anomaly_map: NDArray[np.float32], threshold: float) -> Scale:

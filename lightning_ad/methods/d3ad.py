@@ -34,7 +34,7 @@ from lightning_ad.neighbours import (
 )
 from lightning_ad.networks.autoencoders import Autoencoder
 from lightning_ad.networks.folding import fold_upsampling
-from lightning_ad.settings import per_category
+from lightning_ad.settings import per_category, require_at_least
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 
@@ -110,6 +110,9 @@ class D3AD(AnomalyDetector):
         self.register_buffer("alpha_bar", schedule.float(), persistent=False)
         self.alpha_bar: Tensor
         diffusion.require_level("model.max_level", max_level, 1, self.alpha_bar)
+        require_at_least(1, steps=steps, neighbours=neighbours, bins=bins)
+        require_at_least(1, scored_layers=scored_layers)
+        require_at_least(0, latent_share=latent_share, blur=blur)
 
     # Training.
 
@@ -141,6 +144,12 @@ class D3AD(AnomalyDetector):
             raise ValueError(
                 f"data.image_size ({datamodule.image_size}) must be a multiple of "
                 f"{self.autoencoder.factor}, by which model.autoencoder shrinks an image"
+            )
+        side = datamodule.image_size // self.autoencoder.factor
+        if getattr(self.denoiser, "image_size", side) != side:
+            raise ValueError(
+                f"latents of data.image_size {datamodule.image_size} have {side} x {side} pixels: "
+                f"set the image_size of model.denoiser to {side}"
             )
         if stage == "fit":
             records = datamodule.memory_dataloader().dataset.records

@@ -14,6 +14,7 @@ batch statistics while it is adapted, and noise is seeded by each image's own pi
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from lightning_ad import diffusion, maps
 from lightning_ad.adaptation import Pyramid, adaptation_loss, halves
 from lightning_ad.detector import AnomalyDetector, Phase
-from lightning_ad.settings import per_category
+from lightning_ad.settings import per_category, require_at_least
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 
@@ -79,7 +80,21 @@ class DDAD(AnomalyDetector):
         self.register_buffer("alpha_bar", schedule.float(), persistent=False)
         self.alpha_bar: Tensor
         diffusion.require_level("model.level", level, steps, self.alpha_bar)
+        require_at_least(0, eta=eta, pixel_weight=pixel_weight, blur=blur)
+        require_at_least(1, scored_layers=scored_layers)
         self._frozen_features: list[nn.Module] = []  # a list keeps it out of the checkpoint
+
+    def setup(self, stage: str) -> None:
+        """Check what would fail in the second phase: the size of its batches."""
+        super().setup(stage)
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        adapts = stage == "fit" and any(phase.name == "adapt" for phase in self.phases())
+        if adapts and min(data.batch_size, len(data.training_records())) < 2:
+            raise ValueError(
+                f"adaptation pairs images of a batch, but data.batch_size is {data.batch_size} and "
+                f"{len(data.training_records())} images train: there must be 2 or more of both, or "
+                "set model.adaptation_epochs to 0"
+            )
 
     # Training.
 

@@ -26,6 +26,7 @@ from lightning_ad.latent_cache import LatentCache
 from lightning_ad.networks.autoencoders import Autoencoder
 from lightning_ad.networks.context_unet import ContextUNet
 from lightning_ad.networks.folding import fold_upsampling
+from lightning_ad.settings import require_at_least
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 ClassMode = Literal["given", "null", "predicted"]
@@ -88,6 +89,8 @@ class DeCoDiff(AnomalyDetector):
         self.protocol = f"default (class: {self.class_mode})"
         self.remembers = self.class_mode == "predicted"
         self._check_parts()
+        require_at_least(1, steps=steps)
+        require_at_least(0, warmup=warmup, class_dropout=class_dropout)
         if levels % steps:
             raise ValueError(f"model.levels ({levels}) must be a multiple of model.steps ({steps})")
         self.timesteps = range(levels - levels // steps, -1, -(levels // steps))
@@ -118,7 +121,8 @@ class DeCoDiff(AnomalyDetector):
     def match_categories(self, categories: list[str], stage: str) -> None:
         """Check that the network has one class per category."""
         super().match_categories(categories, stage)
-        if len(self.categories) != self.denoiser.categories:
+        # A checkpoint's network fits its own categories, whatever is scored.
+        if stage == "fit" and len(self.categories) != self.denoiser.categories:
             raise ValueError(
                 f"model.denoiser has {self.denoiser.categories} classes, but there are "
                 f"{len(self.categories)} categories, {self.categories}: set "

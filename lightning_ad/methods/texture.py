@@ -28,6 +28,7 @@ from lightning_ad import diffusion, maps
 from lightning_ad.adaptation import halves
 from lightning_ad.detector import AnomalyDetector
 from lightning_ad.networks.attention_mask import WatchedAttention
+from lightning_ad.settings import require_at_least
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 
@@ -112,6 +113,8 @@ class TextureDDM(AnomalyDetector):
         self.register_buffer("alpha_bar", schedule.float(), persistent=False)
         self.alpha_bar: Tensor
         diffusion.require_level("model.level", level, steps, self.alpha_bar)
+        require_at_least(0, eta=eta, pixel_weight=pixel_weight, smoothing=smoothing)
+        require_at_least(1, scored_layers=scored_layers)
         if attention_threshold is not None:
             WatchedAttention(denoiser)  # refuses a network that it cannot watch
 

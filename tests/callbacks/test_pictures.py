@@ -73,3 +73,21 @@ def test_predictions_say_which_images_are_anomalous(tmp_path, threshold):
     saved = np.load(folder / "maps" / f"{name}.png.npy")
     assert saved.dtype == np.float32
     np.testing.assert_array_equal(saved, one["image"][0].numpy())
+
+
+def test_what_was_scored_before_an_error_is_kept(tmp_path, monkeypatch):
+    detect, calls = Detector.predict_step, []
+
+    def fail_in_third_batch(self, batch, batch_idx):
+        calls.append(batch_idx)
+        if len(calls) == 3:
+            raise OSError("the camera is gone")
+        return detect(self, batch, batch_idx)
+
+    monkeypatch.setattr(Detector, "predict_step", fail_in_third_batch)
+    with pytest.raises(OSError, match="the camera is gone"):
+        trainer(tmp_path, Predictions()).predict(
+            Detector(0.5), Data(9, tmp_path / "data"), return_predictions=False
+        )
+    rows = list(csv.DictReader((tmp_path / "predictions/predictions-until-error-0.csv").open()))
+    assert 0 < len(rows) < 9

@@ -331,6 +331,12 @@ def test_any_folder_of_images_can_be_predicted(tmp_path: Path) -> None:
         data.setup("fit")
 
 
+def test_a_folder_without_images_says_what_is_read(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(DataError, match=r"no images below .*\.bmp.*\.webp"):
+        Folder(root=str(tmp_path)).setup("predict")
+
+
 def test_predict_of_a_train_test_folder_scores_all_but_the_masks(tmp_path: Path) -> None:
     root = fakes.write_folder(tmp_path / "tree")
     data = Folder(root=str(root), image_size=16, num_workers=0)

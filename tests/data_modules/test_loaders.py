@@ -159,7 +159,7 @@ def test_something_is_held_out_of_every_category(tmp_path: Path, train: int) -> 
 
 def test_one_training_image_is_not_enough(tmp_path: Path) -> None:
     data = module(fakes.write_mvtec(tmp_path, ("bottle",), train=1))
-    with pytest.raises(DataError, match="one training image of bottle; two are needed"):
+    with pytest.raises(DataError, match="fewer than two training images of bottle; two are needed"):
         data.train_dataloader()
 
 

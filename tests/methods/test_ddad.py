@@ -70,6 +70,8 @@ def test_guidance_must_name_every_category():
         ({"level": 255, "steps": 10}, r"model.level \(255\) must be a multiple of model.steps"),
         ({"level": 2000}, "model.level must lie between 1 and 999, not 2000"),
         ({"steps": 0}, r"multiple of model.steps \(0\)"),
+        ({"blur": -1.0}, r"model.blur must be at least 0, not -1"),
+        ({"scored_layers": 0}, r"model.scored_layers must be at least 1, not 0"),
     ],
 )
 def test_levels_that_would_fail_after_training_are_refused(settings, message):
@@ -120,6 +122,13 @@ def test_adaptation_epochs_of_the_category():
     detector = DDAD(tiny_denoiser(), tiny_pyramid(), adaptation_epochs={"carpet": 0, "grid": 6})
     detector.match_categories(["grid"], "fit")
     assert [phase.epochs for phase in detector.phases()] == [None, 6]
+
+
+@pytest.mark.parametrize("setting", ["guidance", "adaptation_epochs"])
+def test_negative_settings_are_refused_before_training(setting):
+    detector = DDAD(tiny_denoiser(), tiny_pyramid(), **{setting: -1})
+    with pytest.raises(ValueError, match=f"model.{setting} must not be negative, got -1"):
+        detector.match_categories(["carpet"], "fit")
 
 
 def test_adaptation_of_a_single_image_is_refused():

@@ -1,0 +1,112 @@
+"""What every method promises: exact resume in each phase, frozen parts, a checkpoint that suffices.
+
+That neighbours don't matter is tested beside each method, that processes agree in test_processes.
+"""
+
+import csv
+import shutil
+
+import pytest
+import torch
+
+from lightning_ad.cli import main
+from lightning_ad.detector import AnomalyDetector
+from tests.checkpoints import assert_same_weights
+from tests.fakes import texture, write, write_mtd, write_mvtec
+from tests.shrunk import EXPERIMENTS, FEATURES, QUIET, fit_method
+
+PHASES = [(method, "denoise") for method in EXPERIMENTS] + [("DDAD", "adapt"), ("D3AD", "adapt")]
+TWO_EPOCHS = "--trainer.max_epochs=2"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, autoencoder):
+    """A folder in which every method was trained on tiles without interruption."""
+    folder = tmp_path_factory.mktemp("contracts")
+    write_mtd(folder / "mtd")
+    moved = {}
+
+    def remember(self):
+        self.at_start = {name: value.clone() for name, value in self.state_dict().items()}
+
+    def compare(self):
+        changed = {
+            name.split(".")[0]
+            for name, value in self.state_dict().items()
+            if not torch.equal(value, self.at_start[name])
+        }
+        moved[type(self).__name__, self.phase] = changed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AnomalyDetector, "on_train_start", remember)
+        patch.setattr(AnomalyDetector, "on_train_end", compare)
+        for method in EXPERIMENTS:
+            main(arguments(method, folder, folder / method, autoencoder))
+    return folder, moved
+
+
+def arguments(method, folder, run, autoencoder):
+    adapting = ["--model.adaptation_epochs=2"] if (method, "adapt") in PHASES else []
+    return fit_method(method, folder, run, autoencoder, TWO_EPOCHS, *adapting)
+
+
+@pytest.mark.parametrize(("method", "phase"), PHASES)
+def test_only_what_a_phase_trains_moves(finished, method, phase):
+    assert finished[1][method, phase] == {"features" if phase == "adapt" else "denoiser"}
+
+
+@pytest.mark.parametrize(("method", "phase"), PHASES)
+def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
+    finished,
+    tmp_path,
+    monkeypatch,
+    autoencoder,
+    method,
+    phase,
+):
+    folder, run = finished[0], tmp_path / "run"
+    original = AnomalyDetector.training_step
+
+    def stop_in_second_epoch(self, batch, batch_idx):
+        if self.phase == phase and self.current_epoch == 1:
+            raise RuntimeError("pulled the plug")
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(AnomalyDetector, "training_step", stop_in_second_epoch)
+    with pytest.raises(RuntimeError, match="pulled the plug"):
+        main(arguments(method, folder, run, autoencoder))
+    assert (run / f"resume/{phase}.ckpt").exists()
+    monkeypatch.setattr(AnomalyDetector, "training_step", original)
+    main(arguments(method, folder, run, autoencoder))
+    assert_same_weights(folder / method / "final.ckpt", run / "final.ckpt")
+    assert (run / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("method", EXPERIMENTS)
+def test_a_final_checkpoint_alone_scores_a_folder_of_images(finished, tmp_path, method):
+    shutil.copy(finished[0] / method / "final.ckpt", tmp_path / "moved.ckpt")
+    for i in range(3):
+        write(tmp_path / f"photos/line {i}/{i}.jpg", texture(i, 30, 40))
+    options = ["--data=Folder", f"--data.root={tmp_path / 'photos'}", f"--run_dir={tmp_path}"]
+    main(["predict", f"--ckpt_path={tmp_path / 'moved.ckpt'}", *options, *QUIET])
+    with (tmp_path / "predictions/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    assert all(float(row["score"]) >= 0 and row["anomalous"] in ("0", "1") for row in rows)
+
+
+@pytest.mark.parametrize("mode", ["predicted", "null"])
+def test_a_model_of_several_categories_scores_images_of_none(tmp_path, autoencoder, mode):
+    root = write_mvtec(tmp_path / "mvtec")
+    data = ["--data=MVTecAD", f"--data.root={root}", "--data.category=[bottle,grid]"]
+    classes = ["--model.denoiser.categories=2", f"--model.class_mode={mode}"]
+    run = tmp_path / "run"
+    features = ["--model.features=FeaturePyramid", *FEATURES] if mode == "predicted" else []
+    main(fit_method("DeCoDiff", tmp_path, run, autoencoder, *data, *classes, *features))
+    write(tmp_path / "photos/a.png", texture(0, 30, 40))
+    photos = ["--data=Folder", f"--data.root={tmp_path / 'photos'}"]
+    main(["predict", f"--ckpt_path={run / 'final.ckpt'}", *photos, *QUIET])
+    assert len((run / "predictions/predictions.csv").read_text().splitlines()) == 2
+    one = ["--data.category=grid", f"--run_dir={tmp_path / 'one'}", *QUIET]
+    main(["test", f"--ckpt_path={run / 'final.ckpt'}", *one])
+    assert "test/grid/image_auroc" in (tmp_path / "one/metrics.json").read_text()
