@@ -209,6 +209,9 @@ class ExperimentCLI(LightningCLI):
             self.run.open(self._resolved())
         own = {key: value for key, value in self._resolved().items() if key in SELF_SUFFICIENT}
         own["trainer"] = {"precision": self.settings.trainer.precision}
+        architecture = getattr(getattr(model, "autoencoder", None), "architecture", None)
+        if architecture is not None:  # which the checkpoint's reader may have no file to look up in
+            own["model"]["init_args"]["autoencoder"]["init_args"]["architecture"] = architecture
         loggers = loggers_of(self.config_init["fit"].trainer.logger)
         for logger in loggers:
             logger.log_hyperparams(self._resolved())
@@ -268,7 +271,12 @@ def _with_checkpoints_own_config(args: list[str], folder: Path) -> list[str]:
     if "config" not in checkpoint:
         raise SystemExit(_of_a_phase(Path(paths[-1])))
     file = folder / "checkpoint.yaml"
-    file.write_text(checkpoint["config"])
+    config = yaml.safe_load(checkpoint["config"])
+    data = config["data"]
+    sets = {name.split(".")[-1] for name in (data["class_path"], *_values_of(args, "--data"))}
+    if len(sets) > 1 and not isinstance(data["init_args"]["category"], str):
+        del data["init_args"]["category"]  # a choice among another data set's
+    file.write_text(yaml.safe_dump(config))
     run_dir = Path(paths[-1]).resolve().parent
     return [args[0], f"--config={file}", f"--run_dir={run_dir}", *args[1:]]
 

@@ -11,6 +11,7 @@ import torch
 
 from lightning_ad.cli import main
 from lightning_ad.detector import AnomalyDetector
+from lightning_ad.experiment import load_detector
 from tests.checkpoints import assert_same_weights
 from tests.fakes import texture, write, write_mtd, write_mvtec
 from tests.shrunk import EXPERIMENTS, FEATURES, QUIET, fit_method
@@ -82,8 +83,18 @@ def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert (run / "metrics.json").exists()
 
 
+@pytest.fixture
+def no_autoencoder(autoencoder):
+    """The folder of the autoencoder is away, as on another machine."""
+    away = autoencoder.rename(autoencoder.with_suffix(".away"))
+    yield
+    away.rename(autoencoder)
+
+
 @pytest.mark.parametrize("method", EXPERIMENTS)
-def test_a_final_checkpoint_alone_scores_a_folder_of_images(finished, tmp_path, method):
+def test_a_final_checkpoint_alone_scores_a_folder_of_images(
+    finished, tmp_path, no_autoencoder, method
+):
     shutil.copy(finished[0] / method / "final.ckpt", tmp_path / "moved.ckpt")
     for i in range(3):
         write(tmp_path / f"photos/line {i}/{i}.jpg", texture(i, 30, 40))
@@ -93,6 +104,7 @@ def test_a_final_checkpoint_alone_scores_a_folder_of_images(finished, tmp_path, 
         rows = list(csv.DictReader(file))
     assert len(rows) == 3
     assert all(float(row["score"]) >= 0 and row["anomalous"] in ("0", "1") for row in rows)
+    load_detector(tmp_path / "moved.ckpt").detect(torch.zeros(1, 3, 32, 32), torch.tensor([-1]))
 
 
 @pytest.mark.parametrize("mode", ["predicted", "null"])

@@ -77,12 +77,19 @@ class KLAutoencoder(Autoencoder):
     Args:
         weights: a hub repository of Stable Diffusion's architecture, or a folder of any
             architecture with ``config.json`` and ``diffusion_pytorch_model.safetensors``.
+        architecture: settings of ``diffusers.AutoencoderKL``; None takes the folder's, or Stable
+            Diffusion's. A final checkpoint names them, so that it needs no folder.
     """
 
-    def __init__(self, weights: str = "stabilityai/sd-vae-ft-mse") -> None:
+    def __init__(
+        self,
+        weights: str = "stabilityai/sd-vae-ft-mse",
+        architecture: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.weights = weights
-        self.network = AutoencoderKL.from_config(_config(weights, AutoencoderKL, STABLE_DIFFUSION))
+        self.architecture = architecture or _config(weights, AutoencoderKL, STABLE_DIFFUSION)
+        self.network = AutoencoderKL.from_config(self.architecture)
         activate_in_place(self.network)
         self.channels = self.network.config.latent_channels
         self.factor = 2 ** (len(self.network.config.block_out_channels) - 1)
@@ -111,12 +118,16 @@ class TinyAutoencoder(Autoencoder):
     Args:
         weights: a hub repository of TAESD's architecture, or a folder with ``config.json`` and
             ``diffusion_pytorch_model.safetensors``.
+        architecture: settings of ``diffusers.AutoencoderTiny``, as in `KLAutoencoder`.
     """
 
-    def __init__(self, weights: str = "madebyollin/taesd") -> None:
+    def __init__(
+        self, weights: str = "madebyollin/taesd", architecture: dict[str, Any] | None = None
+    ) -> None:
         super().__init__()
         self.weights = weights
-        self.network = AutoencoderTiny.from_config(_config(weights, AutoencoderTiny, {}))
+        self.architecture = architecture or _config(weights, AutoencoderTiny, {})
+        self.network = AutoencoderTiny.from_config(self.architecture)
         self.channels = self.network.config.latent_channels
         self.factor = 2 ** (len(self.network.config.encoder_block_out_channels) - 1)
         self.requires_grad_(False).eval()
@@ -155,7 +166,7 @@ def _config(
     config: Any = network.load_config(file.parent)
     if config.get("_class_name") != network.__name__:
         raise ValueError(f"{file} describes a {config.get('_class_name')}, not {network.__name__}")
-    return config
+    return dict(config)
 
 
 def _load(network: AutoencoderKL | AutoencoderTiny, weights: str) -> None:

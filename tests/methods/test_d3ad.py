@@ -259,7 +259,8 @@ def test_fewer_images_than_neighbours_are_refused_before_training():
 def test_an_image_size_the_autoencoder_cannot_divide_is_refused():
     detector = d3ad()
     datamodule = SimpleNamespace(categories=CATEGORIES, image_size=17)
-    detector.trainer = SimpleNamespace(datamodule=datamodule, precision="32-true")
+    trainer = SimpleNamespace(datamodule=datamodule, precision="32-true", ckpt_path=None)
+    detector.trainer = trainer
     with pytest.raises(ValueError, match=r"data.image_size \(17\) must be a multiple of 2"):
         detector.setup("test")
 
