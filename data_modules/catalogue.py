@@ -43,9 +43,12 @@ class Catalogue(ABC):
     def list_category(self, category: str) -> list[Record]:
         """All records of one category, each mask where it has to be, whether it is there or not."""
 
-    @abstractmethod
     def list_masks(self, category: str) -> list[Path]:
-        """All files of one category that are there to be masks: to find those without an image."""
+        """All files of one category that are there to be masks: to find those without an image.
+
+        Unless a subclass says more, those that its images name.
+        """
+        return [mask for record in self.list_category(category) for mask in record.masks]
 
     @property
     def has_masks(self) -> bool:
@@ -81,8 +84,18 @@ class Catalogue(ABC):
         listed = []
         for category in self.categories:
             records = self.list_category(category)
+            for record in records:
+                self._require_consistent(record, category)
             listed += sorted(records, key=lambda record: (record.split, str(record.image)))
         return listed
+
+    def _require_consistent(self, record: Record, category: str) -> None:
+        """Refuse what a `list_category` must not return."""
+        source = f"{self.data_set}.list_category('{category}') lists {record.image}"
+        if record.category != category:
+            raise DataError(f"{source} as of category '{record.category}'")
+        if record.split == "train" and record.label != 0:
+            raise DataError(f"{source} for training with label {record.label}: it must be 0")
 
     def records(self) -> list[Record]:
         """All records of the chosen categories: by category, then split, then path."""

@@ -12,14 +12,18 @@ GOOD = "good"
 
 @dataclass(frozen=True)
 class Record:
-    """One image of a data set; `mask` is where its mask must be, None where there is none."""
+    """One image of a data set."""
 
     image: Path
+    """A file below the data set's root."""
     mask: Path | tuple[Path, ...] | None
+    """Where its mask, or the parts of it, must be; None where there is none."""
     label: int
+    """0 is normal, 1 is defective; training images are normal."""
     split: Split
     category: str
     defect: str
+    """The kind of defect; `GOOD` for normal images."""
 
     @property
     def masks(self) -> tuple[Path, ...]:

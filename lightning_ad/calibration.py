@@ -33,7 +33,7 @@ class Calibration(nn.Module):
         if name not in self._buffers:
             raise RuntimeError(
                 f"this detector has no calibrated '{name}': run all phases of 'lightning fit', "
-                "or load the final.ckpt that it writes"
+                "or load the final.ckpt that it writes (a new method sets it in `calibrate`)"
             )
         return self.get_buffer(name)
 
@@ -73,7 +73,9 @@ def calibrate(
         detector.build_memory(remembered["features"].to(device), remembered["category"].to(device))
         detector.calibration.cpu()
     normals = datamodule.val_dataloader()
-    compared = _Pass(detector, lambda *batch: detector.compare(*batch)[1]).run(trainer, normals)
+    compared = _Pass(detector, lambda *batch: detector.checked_compare(*batch)[1]).run(
+        trainer, normals
+    )
     if not _count(compared):
         raise RuntimeError("no held-out normal images to calibrate on: raise data.val_fraction")
     detector.calibrate(_gather([_extremes(rows) for rows in compared]))
@@ -127,7 +129,7 @@ def _extremes(rows: Rows) -> Rows:
 @torch.inference_mode()
 def _scores(detector: "AnomalyDetector", rows: Rows) -> Rows:
     """Image scores and, for the pixel threshold, 1,024 evenly spaced order statistics per map."""
-    anomaly_map = detector.fuse(_columns(rows), rows["category"])
+    anomaly_map = detector.checked_fuse(_columns(rows), rows["category"])
     ordered = anomaly_map.flatten(1).sort(1).values
     picks = torch.linspace(0, ordered.shape[1] - 1, 1024).long()
     scores = {"score": detector.score(anomaly_map), "pixels": ordered[:, picks]}

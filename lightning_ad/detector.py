@@ -96,19 +96,34 @@ class AnomalyDetector(LightningModule, ABC):
         """Loss of the current `phase` on a batch (B, 3, H, W) with categories (B,)."""
 
     @abstractmethod
+    def configure_optimizers(self) -> Any:
+        """The optimizer of the current `phase`, or what else Lightning takes."""
+
+    @abstractmethod
     def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Reconstruct images (B, 3, H, W); return that and named distance maps (B, 1, H, W)."""
+        """Reconstruct images (B, 3, H, W); return that and named distance maps (B, 1, H, W).
+
+        Nothing here may depend on an image's neighbours: noise comes from
+        `diffusion.seeded_noise`. A category is -1 where it is unknown.
+        """
 
     @abstractmethod
     def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
-        """Fuse the named maps (B, 1, H, W) of `compare` into one anomaly map."""
+        """Fuse the named maps (B, 1, H, W) of `compare` into one anomaly map (B, 1, H, W).
+
+        Runs after `calibrate`, there on CPU: move what else takes part to ``category.device``.
+        """
 
     def score(self, anomaly_map: Tensor) -> Tensor:
         """Image scores (B,) of anomaly maps (B, 1, H, W): their maxima."""
         return anomaly_map.flatten(1).amax(1)
 
     def calibrate(self, extremes: dict[str, Tensor]) -> None:
-        """Set fusion constants from ``<part>_min``, ``<part>_max`` and ``category``, each (N,)."""
+        """Set fusion constants from ``<part>_min``, ``<part>_max`` and ``category``, each (N,).
+
+        They are the extremes of each map of `compare` over the held-out normal images; what is put
+        into ``self.calibration[name]`` travels with the weights.
+        """
 
     def memorize(self, image: Tensor, category: Tensor) -> dict[str, Tensor]:
         """``features`` (B, ...) to keep of training images, for methods that `remembers`."""
@@ -122,10 +137,31 @@ class AnomalyDetector(LightningModule, ABC):
 
     def detect(self, image: Tensor, category: Tensor) -> Detection:
         """Score images (B, 3, H, W) in [-1, 1] of the categories (B,), -1 where unknown."""
-        reconstruction, parts = self.compare(image, category)
-        anomaly_map = self.fuse(parts, category)
+        reconstruction, parts = self.checked_compare(image, category)
+        anomaly_map = self.checked_fuse(parts, category)
         score = self.score(anomaly_map)
         return Detection(anomaly_map, score, reconstruction.float(), parts)
+
+    def checked_compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """`compare`, its maps of the shape they must have."""
+        reconstruction, parts = self.compare(image, category)
+        for name, part in parts.items():
+            self._require_shape(f"compare's '{name}'", part, image)
+        return reconstruction, parts
+
+    def checked_fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
+        """`fuse`, its map of the shape it must have."""
+        anomaly_map = self.fuse(parts, category)
+        self._require_shape("fuse's map", anomaly_map, next(iter(parts.values())))
+        return anomaly_map
+
+    def _require_shape(self, name: str, found: Tensor, like: Tensor) -> None:
+        expected = (len(like), 1, *like.shape[2:])
+        if tuple(found.shape) != expected:
+            raise ValueError(
+                f"{type(self).__name__}: {name} must be of shape {expected}, not "
+                f"{tuple(found.shape)}"
+            )
 
     def image_threshold(self, category: Tensor) -> Tensor:
         """Score (B,) above which an image of the category (B,) is called anomalous."""
@@ -161,7 +197,12 @@ class AnomalyDetector(LightningModule, ABC):
         """Let only that phase's parts require gradients and train."""
         self.phase = name
         self.requires_grad_(False)
-        for part in self.trained():
+        trained = self.trained()
+        if not any(True for part in trained for _ in part.parameters()):
+            raise ValueError(
+                f"{type(self).__name__}.trained() names no parameters in phase '{name}'"
+            )
+        for part in trained:
             part.requires_grad_(True)
         # Buffers are the same everywhere. Broadcasting them at each forward pass, as DDP would,
         # hangs where one process validates one batch fewer than another.

@@ -220,4 +220,4 @@ def load_detector(path: str | Path) -> AnomalyDetector:
     detector = parser.instantiate(parser.parse_object(settings)).model
     detector.on_load_checkpoint(checkpoint)
     detector.load_state_dict(checkpoint["state_dict"])
-    return detector.eval()
+    return detector.requires_grad_(False).eval()

@@ -11,24 +11,8 @@ from sklearn.metrics import roc_auc_score
 from data_modules import MVTecAD
 from data_modules.synthetic import paste_defect
 from lightning_ad.callbacks.objective import Objective, with_defects
-from lightning_ad.detector import AnomalyDetector
 from tests.fakes import texture, write_mvtec
-
-
-class Brightness(AnomalyDetector):
-    """Takes how far a pixel is from grey for its anomaly."""
-
-    def trained(self):
-        return []
-
-    def loss(self, image, category):
-        raise NotImplementedError
-
-    def compare(self, image, category):
-        return image, {"pixel": image.abs().mean(1, keepdim=True)}
-
-    def fuse(self, parts, category):
-        return parts["pixel"]
+from tests.methods.tiny import Brightness
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import inspect
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from data_modules import (
     VisA,
     WrongTreeError,
 )
+from data_modules.records import Record
 from tests import fakes
 
 LAYOUTS: dict[str, tuple[Callable[..., Path], type[AnomalyDataModule], list[str]]] = {
@@ -375,7 +377,7 @@ def test_every_data_set_is_built_and_explained_by_the_command_line(tmp_path: Pat
         for _, member in inspect.getmembers(data_modules, inspect.isclass)
         if issubclass(member, AnomalyDataModule) and member is not AnomalyDataModule
     ]
-    assert len(classes) == 10
+    assert len(classes) >= 10
     for data_set in classes:
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(AnomalyDataModule, "data")
@@ -386,6 +388,31 @@ def test_every_data_set_is_built_and_explained_by_the_command_line(tmp_path: Pat
         explained = inspect.getdoc(data_set) if "__init__" in vars(data_set) else None
         for parameter in set(parameters) - {"self"}:
             assert explained is None or f"{parameter}: " in explained
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": 1}, r"Wrong.list_category\('bottle'\) lists .* with label 1: it must be 0"),
+        ({"category": "grid"}, r"Wrong.list_category\('bottle'\) lists .* as of category 'grid'"),
+    ],
+)
+def test_a_new_data_set_cannot_train_on_defects_or_mix_categories_up(
+    tmp_path: Path, change: dict, message: str
+) -> None:
+    class Wrong(MVTecAD):
+        def list_category(self, category: str) -> list[Record]:
+            return [replace(record, **change) for record in super().list_category(category)]
+
+    data = Wrong(root=str(fakes.write_mvtec(tmp_path)), category="bottle")
+    with pytest.raises(DataError, match=message):
+        data.records()
+
+
+def test_a_new_data_set_need_not_list_its_masks(tmp_path: Path) -> None:
+    data = MVTecAD(root=str(fakes.write_mvtec(tmp_path)))
+    listed = AnomalyDataModule.list_masks(data, "bottle")
+    assert sorted(listed) == sorted(data.list_masks("bottle")) and listed
 
 
 def test_the_real_magnetic_tiles(shared: Path) -> None:

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_ad.detector import AnomalyDetector
 from lightning_ad.networks import DiffusionUNet
 
 SIZE = 16
@@ -20,6 +21,25 @@ class TinyPyramid(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         first = F.silu(self.first(image))
         return [first, self.second(first)]
+
+
+class Brightness(AnomalyDetector):
+    """Takes how far a pixel is from grey for its anomaly."""
+
+    def trained(self):
+        return []
+
+    def configure_optimizers(self):
+        raise NotImplementedError
+
+    def loss(self, image, category):
+        raise NotImplementedError
+
+    def compare(self, image, category):
+        return image, {"pixel": image.abs().mean(1, keepdim=True)}
+
+    def fuse(self, parts, category):
+        return parts["pixel"]
 
 
 def tiny_denoiser() -> DiffusionUNet:
