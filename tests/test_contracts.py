@@ -12,7 +12,7 @@ import torch
 from lightning_ad.cli import main
 from lightning_ad.detector import AnomalyDetector
 from lightning_ad.experiment import load_detector
-from tests.checkpoints import assert_same_weights
+from tests.checkpoints import assert_same_weights, stopped_in_second_epoch
 from tests.fakes import texture, write, write_mtd, write_mvtec
 from tests.shrunk import EXPERIMENTS, FEATURES, QUIET, fit_method
 
@@ -58,26 +58,12 @@ def test_only_what_a_phase_trains_moves(finished, method, phase):
 
 @pytest.mark.parametrize(("method", "phase"), PHASES)
 def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
-    finished,
-    tmp_path,
-    monkeypatch,
-    autoencoder,
-    method,
-    phase,
+    finished, tmp_path, autoencoder, method, phase
 ):
     folder, run = finished[0], tmp_path / "run"
-    original = AnomalyDetector.training_step
-
-    def stop_in_second_epoch(self, batch, batch_idx):
-        if self.phase == phase and self.current_epoch == 1:
-            raise RuntimeError("pulled the plug")
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(AnomalyDetector, "training_step", stop_in_second_epoch)
-    with pytest.raises(RuntimeError, match="pulled the plug"):
+    with stopped_in_second_epoch(phase):
         main(arguments(method, folder, run, autoencoder))
     assert (run / f"resume/{phase}.ckpt").exists()
-    monkeypatch.setattr(AnomalyDetector, "training_step", original)
     main(arguments(method, folder, run, autoencoder))
     assert_same_weights(folder / method / "final.ckpt", run / "final.ckpt")
     assert (run / "metrics.json").exists()
