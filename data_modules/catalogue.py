@@ -84,18 +84,20 @@ class Catalogue(ABC):
         listed = []
         for category in self.categories:
             records = self.list_category(category)
-            for record in records:
-                self._require_consistent(record, category)
+            self._require_consistent(records, category)
             listed += sorted(records, key=lambda record: (record.split, str(record.image)))
         return listed
 
-    def _require_consistent(self, record: Record, category: str) -> None:
+    def _require_consistent(self, records: list[Record], category: str) -> None:
         """Refuse what a `list_category` must not return."""
-        source = f"{self.data_set}.list_category('{category}') lists {record.image}"
-        if record.category != category:
-            raise DataError(f"{source} as of category '{record.category}'")
-        if record.split == "train" and record.label != 0:
-            raise DataError(f"{source} for training with label {record.label}: it must be 0")
+        source = f"{self.data_set}.list_category('{category}') lists"
+        for record in records:
+            if record.category != category:
+                raise DataError(f"{source} {record.image} as of category '{record.category}'")
+            if record.split == "train" and record.label != 0:
+                raise DataError(
+                    f"{source} {record.image} for training with label {record.label}: it must be 0"
+                )
 
     def records(self) -> list[Record]:
         """All records of the chosen categories: by category, then split, then path."""

@@ -7,6 +7,7 @@ import yaml
 
 from lightning_ad.cli import main
 from tests import fakes
+from tests.data_modules.test_data_sets import LAYOUTS
 from tests.shrunk import QUIET, REPOSITORY, shrink
 
 EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.yaml"))
@@ -20,6 +21,8 @@ TREES = {
     "DTDSynthetic": lambda root, names: fakes.write_dtd(root, names),
     "SyntheticTextures": lambda root, names: root,
 }
+SHIPPED = {data_set.__name__ for _, data_set, _ in LAYOUTS.values()}
+"""Data sets whose experiments must run here; those of one under development may wait."""
 CATEGORIES = {
     "MVTecAD": ("bottle", "grid"),
     "VisA": ("candle", "pcb1"),
@@ -37,7 +40,7 @@ def test_experiment_runs(file: Path, tmp_path, autoencoder, monkeypatch):
     data_set = config["data"]["class_path"].split(".")[-1]
     category = config["data"]["init_args"].get("category", "all")
     names = CATEGORIES.get(data_set, ())
-    if data_set not in TREES:
+    if data_set not in TREES and data_set not in SHIPPED:
         pytest.skip(f"TREES has no small tree of {data_set}")
     root = TREES[data_set](tmp_path / "data", names)
     overrides = shrink(config, autoencoder)
