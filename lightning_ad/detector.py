@@ -230,8 +230,12 @@ class AnomalyDetector(LightningModule, ABC):
             return network
         if network not in self._halves:
             dtype = torch.get_autocast_dtype(self.device.type)
-            self._halves[network] = HalfPrecision(network, dtype)
+            self._halves[network] = self.halved(network, dtype)
         return self._halves[network]
+
+    def halved(self, network: nn.Module, dtype: torch.dtype) -> HalfPrecision:
+        """A copy of a network in half precision, for `in_precision` to keep."""
+        return HalfPrecision(network, dtype)
 
     # Lightning's hooks.
 

@@ -38,6 +38,11 @@ class Autoencoder(nn.Module, ABC):
     def decode(self, latent: Tensor) -> Tensor:
         """Images (B, 3, H, W), about in [-1, 1], of scaled latents (B, c, h, w)."""
 
+    def decode_pair(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Images of two batches of latents (B, c, h, w), decoded as one."""
+        image_a, image_b = self.decode(torch.cat([a, b])).chunk(2)
+        return image_a, image_b
+
     @abstractmethod
     def load_pretrained(self) -> None:
         """Fill in the pretrained weights.

@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from lightning_ad.deviation import latent_deviation, pixel_deviation
+from lightning_ad.half_precision import HalfProducts
 from lightning_ad.methods import DeCoDiff
 from tests.golden import golden_arrays, golden_denoiser
 from tests.methods.tiny import images, same_weights, tiny_pyramid, weights_of
@@ -157,6 +158,17 @@ def test_both_decodes_are_one_batch_and_equal_two():
         z = detector.autoencoder.encode(image)
         assert batches == [4]
         torch.testing.assert_close(parts["pixel"], pixel_deviation(reconstruction, decode(z)))
+
+
+def test_in_half_precision_a_pair_is_decoded_as_a_pair(monkeypatch):
+    detector, pairs = deco(), []
+    decode = HalfProducts.decode_pair
+    monkeypatch.setattr(
+        HalfProducts, "decode_pair", lambda self, *both: pairs.append(both) or decode(self, *both)
+    )
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        detector.compare(images(2), torch.tensor([0, 0]))
+    assert len(pairs) == 1
 
 
 def test_correction_can_be_compared_with_the_image_itself():
