@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lightning_ad.half_precision import HalfLayer, HalfPrecision, HalfProducts
-from lightning_ad.networks import KLAutoencoder, Taef2Autoencoder
+from lightning_ad.networks import KLAutoencoder, Taef2Autoencoder, TinyAutoencoder
 from lightning_ad.networks.folding import fold_upsampling
 from tests.methods.tiny_latent import tiny_context_unet
 
@@ -28,6 +28,11 @@ def kl():
     return autoencoder
 
 
+def tiny():
+    torch.manual_seed(0)
+    return TinyAutoencoder(architecture={"latent_channels": 4})
+
+
 def pair(autoencoder):
     """Latents that differ by a hundredth of their deviation."""
     torch.manual_seed(1)
@@ -35,7 +40,7 @@ def pair(autoencoder):
     return b + 0.01 * torch.randn_like(b), b
 
 
-@pytest.mark.parametrize("build", [taef2, kl])
+@pytest.mark.parametrize("build", [taef2, tiny, kl])
 @torch.no_grad()
 def test_products_in_float32_are_the_network(build):
     autoencoder = build()
@@ -50,7 +55,7 @@ def test_products_in_float32_are_the_network(build):
     torch.testing.assert_close(same.encode(image), autoencoder.encode(image), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("build", [taef2, kl])
+@pytest.mark.parametrize("build", [taef2, tiny, kl])
 @torch.no_grad()
 def test_rounding_hardly_touches_the_difference_of_a_pair(build):
     autoencoder = build()
