@@ -29,7 +29,7 @@ class HalfPrecision(nn.Module):
         self.dtype = dtype
 
     def forward(self, x: Tensor, *others: Tensor) -> Any:
-        """Call the network; only the first input is converted, times and classes are integers."""
+        """Call the network; times and classes, which are integers, are not converted."""
         return self._run(self.network, x, *others)
 
     def encode(self, image: Tensor) -> Tensor:
@@ -42,11 +42,12 @@ class HalfPrecision(nn.Module):
 
     def decode_pair(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """Decode latents a and b (B, C, h, w) by an autoencoder, as one batch."""
-        return self._run(self.network.decode, torch.cat([a, b])).chunk(2)
+        return self._run(self.network.decode_pair, a, b)
 
-    def _run(self, function: Any, x: Tensor, *others: Tensor) -> Any:
-        with torch.autocast(x.device.type, enabled=False):
-            return function(x.to(self.dtype), *others)
+    def _run(self, function: Any, *inputs: Tensor) -> Any:
+        converted = [x.to(self.dtype) if x.is_floating_point() else x for x in inputs]
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            return function(*converted)
 
 
 class HalfProducts(HalfPrecision):
