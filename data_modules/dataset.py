@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, TypedDict, get_args
 
 import albumentations as A
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from data_modules.images import Pixels
 from data_modules.records import Record
 from data_modules.samplers import Draw
 
-Augmentation = Literal["horizontal_flip", "vertical_flip", "quarter_turns"]
+Augmentation = Literal["horizontal_flip", "vertical_flip", "quarter_turns", "translation"]
 Load = Callable[[Record], tuple[Pixels, Pixels]]
 
 
@@ -47,11 +48,16 @@ class Framing:
                     f"data.augment: unknown {name!r}; known are {', '.join(get_args(Augmentation))}"
                 )
 
-    def transform(self, training: bool) -> A.Compose | None:
-        """The albumentations that lead from `resize` to `image_size`; None where nothing is done.
+    @property
+    def translation(self) -> int:
+        """How far training images move at most, in pixels: a sixteenth of the side, or not at all.
 
-        A random crop in training is DeCo-Diff's random translation.
+        That is as far as DeCo-Diff's crops of 256 from 288 px lie from the centre.
         """
+        return self.image_size // 16 if "translation" in self.augment else 0
+
+    def transform(self, training: bool) -> A.Compose | None:
+        """Albumentations that lead from `resize` to `image_size`; None where nothing is done."""
         cropped = self.resize > self.image_size
         side = self.image_size
         if not training:
@@ -60,6 +66,12 @@ class Framing:
             "horizontal_flip": A.HorizontalFlip(p=0.5),
             "vertical_flip": A.VerticalFlip(p=0.5),
             "quarter_turns": A.RandomRotate90(p=1.0),
+            "translation": A.Affine(
+                translate_px=(-self.translation, self.translation),
+                interpolation=cv2.INTER_NEAREST,  # by whole pixels, which stay as they are
+                border_mode=cv2.BORDER_REFLECT_101,
+                p=1.0,
+            ),
         }
         chosen = [steps[name] for name in self.augment]
         if cropped:

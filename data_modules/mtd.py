@@ -37,9 +37,12 @@ class MTD(AnomalyDataModule):
         val_fraction: Share of the training images held out for validation and calibration.
         cache: Decode once into a memory-mapped file; false decodes anew in every epoch.
         cache_dir: Folder for that file; `lightning_ad` in the user's cache folder if not given.
-        resize: Side in pixels to resize to before a crop of `image_size` is taken.
+        resize: Side in pixels to resize to before a crop of `image_size` is taken, at a random
+            place in training and from the centre elsewhere, where defects outside of it are not
+            seen; no crop if not given.
         augment: What training images may undergo: `horizontal_flip`, `vertical_flip`,
-            `quarter_turns`; nothing if not given.
+            `quarter_turns`, `translation` (by up to a sixteenth of the side, mirrored at the
+            edges); nothing if not given.
         seed: Decides the order of training images and their augmentations.
     """
 

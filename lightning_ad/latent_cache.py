@@ -2,8 +2,8 @@
 
 The autoencoder is most of the work of training in latents. Where an image enters training without
 random augmentation, its latent is computed once, written to a file that is mapped into memory, and
-shared by all processes. Random translation stays possible: the larger images of ``data.resize`` are
-encoded whole, and latents are cropped in steps of the autoencoder's factor.
+shared by all processes. Random translation stays possible: images are encoded whole, before a crop
+from ``data.resize``, and latents are moved in steps of the autoencoder's factor.
 
 A file's name holds a hash of the images, their sizes and modification times, and the autoencoder's
 weights. It is written under another name and renamed when complete, so that what a killed process
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from filelock import FileLock
 from numpy.typing import NDArray
 from rich.console import Console
@@ -49,22 +50,26 @@ class LatentCache:
     def __init__(self, autoencoder: Autoencoder, datamodule: Any) -> None:
         _require_fixed_images(datamodule.framing, autoencoder.factor)
         self.side = datamodule.image_size // autoencoder.factor
+        # Upwards: what may move in pixels moves in latents, too.
+        self.translation = math.ceil(datamodule.framing.translation / autoencoder.factor)
         train = copy.copy(datamodule.memory_dataloader().dataset)
         train.transform = None  # whole: latents are cropped when they are drawn
         held_out = datamodule.val_dataloader().dataset
         weights = _weights_hash(autoencoder)
         self.files = [
             _LatentFile(autoencoder, weights, images, datamodule) for images in (train, held_out)
-        ]
+        ]  # training images first
 
     def draw(self, paths: Sequence[str], device: torch.device, sample: bool = True) -> Tensor:
-        """Latents (B, C, h, w) of the images in ``paths``, each at a random translation.
+        """Latents (B, C, h, w) of the images in ``paths``: samples of the posterior, or its means.
 
-        Samples of the autoencoder's posterior, or its means.
+        Training images each at a random translation, where the data is augmented so.
         """
         file = next(file for file in self.files if paths[0] in file.rows)
         mean, *std = file.read(paths, device).unbind(1)
         z = mean + std[0] * torch.randn_like(mean) if sample and std else mean
+        if file is self.files[0]:
+            z = F.pad(z, [self.translation] * 4, "reflect")
         return _random_crop(z, self.side)
 
 
@@ -142,10 +147,11 @@ def _random_crop(z: Tensor, side: int) -> Tensor:
 
 
 def _require_fixed_images(framing: Any, factor: int) -> None:
-    if framing.augment:
+    augment = [name for name in framing.augment if name != "translation"]
+    if augment:
         raise ValueError(
-            f"model.cache_latents encodes each image once, data.augment {list(framing.augment)} "
-            "changes it in every epoch: remove one of the two"
+            f"model.cache_latents encodes each image once, data.augment {augment} changes it in "
+            "every epoch: remove one of the two"
         )
     for name in ("image_size", "resize"):
         if getattr(framing, name) % factor:

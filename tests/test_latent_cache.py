@@ -3,6 +3,7 @@
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -60,7 +61,27 @@ def test_posterior_is_sampled_anew_at_each_draw(root):
     assert abs(float((draws - mean).std()) - 0.5) < 0.02
 
 
-def test_translation_crops_the_latent_of_the_whole_image(root):
+def test_translation_moves_training_latents_and_mirrors_them(root):
+    module, autoencoder = data(root, augment=["translation"]), TinyLatents()
+    cache = LatentCache(autoencoder, module)
+    batch = next(iter(module.memory_dataloader()))
+    latent = np.pad(autoencoder.encode(batch["image"])[0], ((0, 0), (1, 1), (1, 1)), "reflect")
+    places = {
+        (top, left): torch.from_numpy(latent[:, top : top + 8, left : left + 8])
+        for top in range(3)
+        for left in range(3)
+    }
+    torch.manual_seed(0)
+    drawn = cache.draw([batch["path"][0]] * 90, CPU)
+    seen = [{place for place, moved in places.items() if torch.equal(moved, z)} for z in drawn]
+    assert all(len(found) == 1 for found in seen) and set.union(*seen) == set(places)
+    held_out = next(iter(module.val_dataloader()))
+    torch.testing.assert_close(
+        cache.draw(held_out["path"], CPU), autoencoder.encode(held_out["image"])
+    )
+
+
+def test_a_random_crop_is_one_of_the_latent_of_the_whole_image(root):
     module, autoencoder = data(root, resize=20), TinyLatents()
     cache = LatentCache(autoencoder, module)
     batch = next(iter(module.memory_dataloader()))

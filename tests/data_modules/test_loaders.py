@@ -136,6 +136,27 @@ def test_crop_is_random_in_training_and_central_elsewhere(root: Path) -> None:
     assert len(places) > 5
 
 
+def test_translation_moves_training_images_and_mirrors_them(root: Path) -> None:
+    data = module(root, augment=["translation"])
+    whole = {
+        path: np.pad(image, ((0, 0), (2, 2), (2, 2)), mode="reflect")
+        for batch in module(root).memory_dataloader()
+        for path, image in zip(batch["path"], batch["image"], strict=True)
+    }
+    places = set()
+    loader = data.train_dataloader()
+    for batch in (batch for epoch in range(5) for batch in epoch_of(loader, epoch)):
+        for path, image in zip(batch["path"], batch["image"].numpy(), strict=True):
+            windows = np.lib.stride_tricks.sliding_window_view(whole[path], (3, 32, 32))[0]
+            same = (windows == image).all(axis=(-3, -2, -1))
+            assert same.any()
+            places.add(tuple(np.argwhere(same)[0].tolist()))
+    assert places == {(top, left) for top in range(5) for left in range(5)}
+    for loader in ("memory_dataloader", "val_dataloader", "test_dataloader"):
+        moved, plain = (next(iter(getattr(m, loader)())) for m in (data, module(root)))
+        assert torch.equal(moved["image"], plain["image"])
+
+
 def test_held_out_images_follow_names_not_order(root: Path, tmp_path: Path) -> None:
     held_out = {record.image.name for record in module(root).held_out_records()}
     grown = fakes.write_mvtec(tmp_path, train=12)
