@@ -1,4 +1,4 @@
-"""Randomness that a resumed run repeats: every training step starts from a seed of its own."""
+"""Randomness that a resumed run repeats: every training batch starts from a seed of its own."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class TrainingSeed(Callback):
-    """Reseed noise and dropout at each step from (seed, step, process).
+    """Reseed noise and dropout at each batch from (seed, batches so far, process).
 
-    A run that goes on at step k then draws what an uninterrupted run would have drawn.
+    A run that goes on from its last epoch then draws what an uninterrupted run would have drawn.
     """
 
     def __init__(self, seed: int) -> None:
@@ -19,4 +19,7 @@ class TrainingSeed(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Reseed."""
-        torch.manual_seed(hash((self.seed, trainer.global_step, trainer.global_rank)) % 2**63)
+        # Steps alone would give the batches that are accumulated to one the same noise.
+        accumulated = trainer.accumulate_grad_batches
+        batches = trainer.global_step * accumulated + batch_idx % accumulated
+        torch.manual_seed(hash((self.seed, batches, trainer.global_rank)) % 2**63)
