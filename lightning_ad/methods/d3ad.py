@@ -49,10 +49,11 @@ class D3AD(AnomalyDetector):
         denoiser: network eps(zt, t) on its latents, see `lightning_ad.networks.DiffusionUNet`.
         features: pretrained pyramid, see `lightning_ad.networks.FeaturePyramid`.
         guidance: weight w of the pull towards the image; one number, or one per category by name.
-        max_level: T_max, the timestep that the most unusual images start from.
+        max_level: T_max, the timestep that the most unusual images start from; a multiple of
+            ``steps``.
         steps: network calls from there back to 0; levels are rounded to multiples.
         neighbours: K, training images whose mean distance says how unusual an image is.
-        bins: number of levels to choose from; the lowest one is never used.
+        bins: number of levels to choose from; the lowest one is never used, unless it is the only.
         latent_share: share of the latent distance in the map, the rest is the feature distance's.
         scored_layers: how many of the pyramid's deepest layers are compared; the shallowest of
             them also finds the neighbours.
@@ -109,7 +110,7 @@ class D3AD(AnomalyDetector):
         schedule = diffusion.linear_schedule(1000, 0.0015, 0.0195)
         self.register_buffer("alpha_bar", schedule.float(), persistent=False)
         self.alpha_bar: Tensor
-        diffusion.require_level("model.max_level", max_level, 1, self.alpha_bar)
+        diffusion.require_level("model.max_level", max_level, steps, self.alpha_bar)
         require_at_least(1, steps=steps, neighbours=neighbours, bins=bins)
         require_at_least(1, scored_layers=scored_layers)
         require_at_least(0, latent_share=latent_share, blur=blur)
@@ -246,7 +247,8 @@ class D3AD(AnomalyDetector):
                 fingerprint[category == i], bank, self.neighbours
             )
         bins = bin_of(distance, self.calibration["bin_edges"][category])
-        return self.level_of(bins.clamp(min=2))  # the paper never starts from the first bin
+        # The paper never starts from the first of several bins.
+        return self.level_of(bins.clamp(min=min(2, self.bins)))
 
     def level_of(self, bins: Tensor) -> Tensor:
         """The share bins / `bins` of T_max, rounded to a multiple of the steps and never 0."""

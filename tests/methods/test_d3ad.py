@@ -231,6 +231,15 @@ def test_settings_that_would_fail_after_training_are_refused():
         d3ad(guidance={"candle": 4})
     with pytest.raises(ValueError, match=r"model\.max_level must lie between 1 and 999, not 1000"):
         d3ad(max_level=1000)
+    with pytest.raises(ValueError, match=r"model\.max_level \(85\) must be a multiple of .*\(10\)"):
+        d3ad(max_level=85)
+
+
+def test_a_single_bin_is_a_static_level():
+    detector, features = d3ad(["candle"], bins=1, max_level=600), torch.rand(9, 20)
+    category = torch.zeros(9, dtype=torch.long)
+    detector.build_memory(features, category)
+    assert detector.level(features * 2, category).tolist() == [600] * 9
 
 
 def test_features_beyond_half_precision_still_have_a_level():
