@@ -166,6 +166,7 @@ def _weights_hash(autoencoder: Autoencoder) -> str:
     content = (tensor.cpu().contiguous().flatten() for tensor in state.values())
     return _hash(
         type(autoencoder).__name__,
+        autoencoder.scale,
         *state,
         *(tensor.view(torch.uint8).numpy().tobytes() for tensor in content),
     )

@@ -118,11 +118,15 @@ def test_images_are_encoded_once_and_again_when_something_changes(root):
     assert len(files(root)) == len(written) + 4  # two files, two locks
     LatentCache(autoencoder, data(root, image_size=18))
     assert len(files(root)) == len(written) + 8
+    autoencoder.scale = 0.5
+    LatentCache(autoencoder, data(root, image_size=18))
+    assert len(files(root)) == len(written) + 12
+    autoencoder.scale = 1.0
     held_out = data(root).val_dataloader().dataset.records
     train = next(p for p in root.glob("*/train/good/*") if p not in {r.image for r in held_out})
     train.write_bytes(train.read_bytes() + b"\0")
     LatentCache(autoencoder, data(root))
-    assert len(files(root)) == len(written) + 10  # the training images only
+    assert len(files(root)) == len(written) + 14  # the training images only
 
 
 def test_what_a_killed_process_leaves_is_not_read(root, monkeypatch):

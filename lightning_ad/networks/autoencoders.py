@@ -25,10 +25,12 @@ class Autoencoder(nn.Module, ABC):
     Attributes:
         channels: channels of a latent.
         factor: side of an image over the side of its latent.
+        scale: by which the network's own latents are multiplied, where that is a setting.
     """
 
     channels: int
     factor: int
+    scale: float = 1.0
 
     @abstractmethod
     def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +100,7 @@ class KLAutoencoder(Autoencoder):
         activate_in_place(self.network)
         self.channels = self.network.config.latent_channels
         self.factor = 2 ** (len(self.network.config.block_out_channels) - 1)
-        self.scale: float = self.network.config.scaling_factor
+        self.scale = self.network.config.scaling_factor
         self.requires_grad_(False).eval()
 
     def load_pretrained(self) -> None:
@@ -184,6 +186,12 @@ def _load(network: AutoencoderKL | AutoencoderTiny, weights: str) -> None:
             " them to one folder here and set the autoencoder's option `weights` to that folder"
         ) from error
     fill(network, loaded.state_dict(), weights)
+    ours, theirs = network.config.scaling_factor, loaded.config.scaling_factor
+    if ours != theirs:
+        raise ValueError(
+            f"{weights} scales its latents by {theirs}, the configured autoencoder by {ours}: set"
+            f" the autoencoder's `architecture` to the settings in the config.json of {weights}"
+        )
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], source: str) -> None:

@@ -57,6 +57,13 @@ def test_kl_latents_are_diffusers_posterior_scaled(kl_folder: str, image: Tensor
     torch.testing.assert_close(sample, (posterior.mean + posterior.std * noise) * 0.5)
 
 
+def test_weights_whose_latents_are_scaled_otherwise_are_refused(kl_folder: str):
+    architecture = {**KLAutoencoder(kl_folder).architecture, "scaling_factor": 0.25}
+    autoencoder = KLAutoencoder(kl_folder, architecture)
+    with pytest.raises(ValueError, match=r"scales its latents by 0.5, .* by 0.25.*architecture"):
+        autoencoder.load_pretrained()
+
+
 def test_tiny_latents_are_diffusers_and_have_no_spread(tiny_folder: str, image: Tensor):
     autoencoder = TinyAutoencoder(tiny_folder)
     autoencoder.load_pretrained()
