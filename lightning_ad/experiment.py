@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import nn
 
 from data_modules import AnomalyDataModule
 from lightning_ad.calibration import calibrate
@@ -40,7 +41,7 @@ def run_experiment(
     """Train, calibrate and test ``detector``, skipping what ``run`` has finished.
 
     ``config`` is the YAML that `load_detector` needs to build the detector again. With ``start``,
-    a checkpoint of the method, the first phase counts as finished with its weights.
+    a checkpoint of the method, the first phase counts as finished with what it trains in there.
     """
     detector.match_categories(datamodule.categories, "fit")
     if run.final.exists():
@@ -73,7 +74,8 @@ def _train(
             continue
         if start and number == 1:
             announce(f"{title}: weights from {start}")
-            load_weights(detector, start)
+            detector.enter_phase(phase.name)
+            load_weights(detector, start, detector.trained())
             continue
         last = run.unfinished(phase)
         announce(f"{title}: {f'going on from {last}' if last.exists() else 'starting'}")
@@ -85,6 +87,8 @@ def _train(
         trainer.fit(detector, datamodule=datamodule, ckpt_path=resume, weights_only=False)
         _require_finished(trainer, detector, title)
         save_weights(trainer, detector, run.finished(phase))
+        # Buffers, such as running means, are a process's own until all take the saved ones.
+        load_weights(detector, run.finished(phase))
         if trainer.is_global_zero:
             last.unlink(missing_ok=True)
         trainer.strategy.barrier()
@@ -178,9 +182,15 @@ def detector_checkpoint(detector: AnomalyDetector, config: str | None) -> dict[s
     return checkpoint
 
 
-def load_weights(detector: AnomalyDetector, path: Path) -> None:
-    """Load a checkpoint of the same method into ``detector``."""
+def load_weights(
+    detector: AnomalyDetector, path: Path, parts: list[nn.Module] | None = None
+) -> None:
+    """Load a checkpoint of the same method into ``detector``, or only these parts of it."""
     checkpoint = read_checkpoint(path)
+    if parts is not None:
+        names = tuple(f"{n}." for n, m in detector.named_modules() if any(m is p for p in parts))
+        state = checkpoint["state_dict"].items()
+        checkpoint["state_dict"] = {key: value for key, value in state if key.startswith(names)}
     detector.on_load_checkpoint(checkpoint)
     try:
         detector.load_state_dict(checkpoint["state_dict"])

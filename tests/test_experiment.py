@@ -110,6 +110,15 @@ def test_weights_from_another_order_of_categories_keep_their_own(tmp_path):
     torch.testing.assert_close(thresholds[1], thresholds[0])
 
 
+def test_a_run_that_starts_from_another_takes_only_what_the_first_phase_trained(
+    arguments, tmp_path
+):
+    main(arguments("run"))
+    for name in ("denoise", "adapt", "final"):
+        main(arguments(f"from_{name}", f"--ckpt_path={tmp_path / 'run' / name}.ckpt"))
+        assert_same_weights(tmp_path / f"from_{name}/final.ckpt", tmp_path / "run/final.ckpt")
+
+
 def test_a_used_run_folder_refuses_other_settings_by_name(arguments, tmp_path):
     main(arguments("run"))
     kept = rf"to keep trained weights with --ckpt_path .*{tmp_path.name}/run/\w+.ckpt"
