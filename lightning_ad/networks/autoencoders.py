@@ -186,7 +186,7 @@ def _load(network: AutoencoderKL | AutoencoderTiny, weights: str) -> None:
             " them to one folder here and set the autoencoder's option `weights` to that folder"
         ) from error
     fill(network, loaded.state_dict(), weights)
-    ours, theirs = network.config.scaling_factor, loaded.config.scaling_factor
+    ours, theirs = (part.config["scaling_factor"] for part in (network, loaded))
     if ours != theirs:
         raise ValueError(
             f"{weights} scales its latents by {theirs}, the configured autoencoder by {ours}: set"
