@@ -30,11 +30,17 @@ log = logging.getLogger(__name__)
 METHOD_CLASSES = {"ddad": "DDAD", "d3ad": "D3AD", "deco": "DeCoDiff"}
 """Our class of each method whose authors published checkpoints."""
 
-DECO_MVTEC_CATEGORIES = (
-    "capsule", "bottle", "grid", "leather", "metal_nut", "tile", "transistor", "zipper",
-    "cable", "carpet", "hazelnut", "pill", "screw", "toothbrush", "wood",
-)  # fmt: skip
-"""Categories in the order of the class ids of DeCo-Diff's published MVTec AD model."""
+DECO_CATEGORIES = {
+    15: (  # MVTec AD
+        "capsule", "bottle", "grid", "leather", "metal_nut", "tile", "transistor", "zipper",
+        "cable", "carpet", "hazelnut", "pill", "screw", "toothbrush", "wood",
+    ),
+    12: (  # VisA
+        "candle", "cashew", "fryum", "macaroni2", "pcb2", "pcb4",
+        "capsules", "chewinggum", "macaroni1", "pcb1", "pcb3", "pipe_fryum",
+    ),
+}  # fmt: skip
+"""Categories of DeCo-Diff's published models in the order of their class ids, by their number."""
 
 
 @dataclass(frozen=True)
@@ -253,19 +259,42 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--method", required=True, choices=list(METHOD_CLASSES))
     parser.add_argument("--checkpoint", required=True, type=Path, metavar="FILE")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE")
+    parser.add_argument(
+        "--categories",
+        nargs="+",
+        metavar="NAME",
+        help="deco: the categories in the order of the file's class ids; known for the published "
+        "models of MVTec AD and VisA",
+    )
     options = parser.parse_args(arguments)
     try:
         denoiser = denoiser_for(options.method, read_checkpoint(options.checkpoint))
         import_denoiser(options.method, options.checkpoint, denoiser)
+        categories = _categories_of(denoiser, options.categories)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f"lightning import: {error}") from error
     weights = {f"denoiser.{name}": value for name, value in denoiser.state_dict().items()}
-    published = options.method == "deco" and denoiser.categories == len(DECO_MVTEC_CATEGORIES)
     checkpoint = {
         "method": METHOD_CLASSES[options.method],
-        "categories": list(DECO_MVTEC_CATEGORIES) if published else [],
+        "categories": categories,
         "state_dict": weights,
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)
     torch.save(checkpoint, options.output)
     log.info("%s holds %d tensors of %s", options.output, len(weights), checkpoint["method"])
+
+
+def _categories_of(denoiser: nn.Module, given: list[str] | None) -> list[str]:
+    """The categories that a network's class ids stand for; none where the data's will do."""
+    classes = denoiser.categories if isinstance(denoiser, ContextUNet) else 0
+    if given:
+        if len(given) != classes:
+            raise ValueError(f"--categories names {len(given)}, the network has {classes} classes")
+        return given
+    if classes > 1 and classes not in DECO_CATEGORIES:
+        log.warning(
+            "the file does not name its %d classes: they are taken for the data's categories in "
+            "alphabetical order; if that is wrong, name them with --categories",
+            classes,
+        )
+    return list(DECO_CATEGORIES.get(classes, []))

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_modules import MVTecAD, VisA
 from lightning_ad.cli import main
 from lightning_ad.experiment import load_weights
 from lightning_ad.importing import (
-    DECO_MVTEC_CATEGORIES,
+    DECO_CATEGORIES,
     Method,
     denoiser_for,
     import_denoiser,
@@ -104,8 +105,30 @@ def test_files_that_are_not_weights_are_refused_by_name(tmp_path: Path):
 
 
 def test_the_published_class_ids_name_each_category_once():
-    assert len(set(DECO_MVTEC_CATEGORIES)) == 15
-    assert DECO_MVTEC_CATEGORIES.index("cable") == 8
+    assert set(DECO_CATEGORIES[15]) == set(MVTecAD.published) and DECO_CATEGORIES[15][8] == "cable"
+    assert set(DECO_CATEGORIES[12]) == set(VisA.published) and DECO_CATEGORIES[12][3] == "macaroni2"
+
+
+def import_deco(shared: Path, folder: Path, classes: int, *more: str) -> list[str]:
+    """Categories in the checkpoint that the command makes of a file of so many classes."""
+    state = authors_weights(shared / "golden/deco_unet_keys.json")
+    embedding = "cond_stage_model.embedding.weight"
+    state[embedding] = torch.zeros(classes, state[embedding].shape[1])
+    torch.save({"model": state}, folder / "published.pt")
+    paths = [f"--checkpoint={folder / 'published.pt'}", f"--output={folder / 'ours.ckpt'}"]
+    main(["import", "--method=deco", *paths, *more])
+    return torch.load(folder / "ours.ckpt", weights_only=True)["categories"]
+
+
+def test_classes_keep_the_names_they_were_trained_with(shared: Path, tmp_path: Path, caplog):
+    for classes, categories in DECO_CATEGORIES.items():
+        assert import_deco(shared, tmp_path, classes) == list(categories)
+    assert import_deco(shared, tmp_path, 3, "--categories", "b", "a", "c") == ["b", "a", "c"]
+    assert not caplog.records or "alphabetical" not in caplog.text
+    assert import_deco(shared, tmp_path, 3) == []
+    assert "alphabetical order" in caplog.text
+    with pytest.raises(SystemExit, match=r"--categories names 2, the network has 3 classes"):
+        import_deco(shared, tmp_path, 3, "--categories", "b", "a")
 
 
 def test_the_command_writes_a_checkpoint_that_a_detector_starts_from(shared: Path, tmp_path: Path):
