@@ -9,9 +9,9 @@ feature extractor is first tuned on reconstructions of normal images.
 
 What differs from the authors' code: the maps are scaled by held-out normal images instead of the
 test set, training images don't count among their own neighbours, latents at test time are the
-posterior's mean instead of a sample, and the extractor keeps its batch statistics. The bank of
-training images is made with the extractor as it is after its tuning, which also sees test images.
-`experiments/published/` has the authors' protocol.
+posterior's mean instead of a sample, and the extractor keeps its batch statistics;
+`experiments/published/` has the authors' protocol. In tuning, each image draws a level of its own,
+there each batch. As there, the bank of training images is made with the tuned extractor.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from lightning_ad import diffusion, maps
-from lightning_ad.adaptation import cosine_loss, halves
+from lightning_ad.adaptation import Pyramid, cosine_loss, halves
 from lightning_ad.detector import AnomalyDetector, Phase
 from lightning_ad.latent_cache import LatentCache
 from lightning_ad.neighbours import (
@@ -199,7 +199,11 @@ class D3AD(AnomalyDetector):
             latent = self.latent(image)
             restored = self.reconstruct(latent, level, category)
             reconstruction = self.decode(restored)
-        return cosine_loss(*halves(self.features(torch.cat([reconstruction, image]))))
+        return cosine_loss(*self.adapted_features(torch.cat([reconstruction, image])))
+
+    def adapted_features(self, both: Tensor) -> tuple[Pyramid, Pyramid]:
+        """Features of reconstructions and images, which come as one batch (2B, 3, H, W)."""
+        return halves(self.features(both))
 
     # Dynamic implicit conditioning.
 

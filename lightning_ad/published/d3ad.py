@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_ad import diffusion
+from lightning_ad.adaptation import Pyramid
 from lightning_ad.methods.d3ad import D3AD, PARTS
 from lightning_ad.neighbours import distance_to_nearest
 
@@ -13,14 +14,26 @@ from lightning_ad.neighbours import distance_to_nearest
 class D3ADAsPublished(D3AD):
     """D3AD whose numbers are comparable with those of its paper (VAND 2024).
 
-    It differs from `D3AD` in three habits of the authors' code. The maps are scaled by the smallest
+    It differs from `D3AD` in four habits of the authors' code. The maps are scaled by the smallest
     and largest value over the whole test set, which is looked at once before it is scored, so that
     an image's score depends on all others. Training images count among their own neighbours, which
     makes them look more usual than they are and lifts the levels. Latents at test time are random
-    samples of the posterior, the same at both looks.
+    samples of the posterior, the same at both looks. The extractor's batch statistics drift while
+    it is tuned, and reconstructions and images are normalized apart.
     """
 
     protocol = "as published"
+
+    def train(self, mode: bool = True) -> "D3ADAsPublished":
+        """Let the extractor take on the statistics of tuning's batches."""
+        super().train(mode)
+        self.features.train(mode and self.phase == "adapt")
+        return self
+
+    def adapted_features(self, both: Tensor) -> tuple[Pyramid, Pyramid]:
+        """Features of reconstructions and images, each by the statistics of its own batch."""
+        reconstruction, image = both.chunk(2)
+        return self.features(reconstruction), self.features(image)
 
     def latent(self, image: Tensor) -> Tensor:
         """A random sample (B, C, h, w) of the latents that images (B, 3, H, W) may stand for."""

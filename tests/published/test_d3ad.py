@@ -9,7 +9,7 @@ from lightning_ad.neighbours import equal_width_edges
 from lightning_ad.published import D3ADAsPublished
 from tests.golden import golden_arrays
 from tests.methods.test_d3ad import tiny_latent_denoiser
-from tests.methods.tiny import images, tiny_pyramid
+from tests.methods.tiny import images, same_weights, tiny_pyramid, weights_of
 from tests.methods.tiny_latent import TinyLatents
 
 
@@ -92,6 +92,19 @@ def test_latents_are_samples():
     spread = (published.latent(image) - mean).std()
     assert abs(float(spread) - 0.5) < 0.1
     assert torch.equal(published.latent(image), published.latent(image))  # both looks see the same
+
+
+def test_tuning_moves_batch_statistics_and_normalizes_apart():
+    both = torch.cat([images(2), 3 * images(2)])
+    published, default = detector_of(D3ADAsPublished), detector_of(D3AD)
+    for detector in (published, default):
+        detector.enter_phase("adapt")
+    before = weights_of(published.features)
+    apart = published.adapted_features(both)[0][0]
+    torch.testing.assert_close(apart, tiny_pyramid().train()(both[:2])[0])
+    assert not torch.allclose(apart, default.adapted_features(both)[0][0])
+    assert not same_weights(published.features, before)
+    assert not published.eval().features.training
 
 
 def test_results_carry_the_protocols_name():
