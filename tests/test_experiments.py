@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import timm
 import yaml
 
 from lightning_ad.cli import main
@@ -29,6 +30,17 @@ CATEGORIES = {
     "BTAD": ("01", "02"),
     "DTDSynthetic": ("Blotchy_099", "Mesh_114"),
 }
+
+
+PAPERS = [f for f in (*EXPERIMENTS, *PUBLISHED) if f.stem.startswith(("ddad", "d3ad", "texture"))]
+
+
+@pytest.mark.parametrize("file", PAPERS, ids=lambda f: f"{f.parent.name}-{f.stem}")
+def test_extractors_of_the_papers_have_torchvisions_weights(file: Path):
+    features = yaml.safe_load(file.read_text())["model"]["init_args"]["features"]["init_args"]
+    if features.get("weights", "pretrained") == "pretrained":
+        published = timm.get_pretrained_cfg(features["backbone"])
+        assert published.hf_hub_id.endswith(".tv_in1k")
 
 
 @pytest.mark.parametrize(
