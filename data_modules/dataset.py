@@ -50,10 +50,7 @@ class Framing:
 
     @property
     def translation(self) -> int:
-        """How far training images move at most, in pixels: a sixteenth of the side, or not at all.
-
-        That is as far as DeCo-Diff's crops of 256 from 288 px lie from the centre.
-        """
+        """How far training images move at most, in pixels: a sixteenth of the side, or 0."""
         return self.image_size // 16 if "translation" in self.augment else 0
 
     def transform(self, training: bool) -> A.Compose | None:

@@ -1,7 +1,9 @@
 """Methods with the evaluation habits of their authors' code, opt-in by class path.
 
 `experiments/published/` reaches them; nothing else does. They make our numbers comparable with
-published tables whose protocols the default evaluation does not share.
+published tables whose protocols the default evaluation does not share. One thing stays ours: a
+tenth of the training images, ``data.val_fraction``, is held out for validation and thresholds,
+where the authors train on all of them.
 """
 
 from lightning_ad.published.d3ad import D3ADAsPublished
