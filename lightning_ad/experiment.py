@@ -108,7 +108,8 @@ def _readable(checkpoint: Path) -> Path:
 def _require_finished(trainer: Trainer, detector: AnomalyDetector, title: str) -> None:
     """Refuse to call a phase finished that ran out of time or of numbers."""
     timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
-    if any(timer.time_remaining() == 0 for timer in timers):
+    left = [timer.time_remaining() for timer in timers]
+    if any(seconds is not None and seconds <= 0 for seconds in left):
         announce(f"{title}: trainer.max_time is over; the same command goes on, with more time")
         raise SystemExit(TRY_AGAIN)
     broken = [n for n, p in detector.named_parameters() if not torch.isfinite(p).all()]
@@ -197,8 +198,8 @@ def load_weights(
     except RuntimeError as error:
         first = "\n".join(str(error).splitlines()[:4])
         raise ValueError(
-            f"{path} holds other networks than the configuration: make model agree with the "
-            f"config.yaml beside it. {first}"
+            f"{path} holds other networks than the configuration: make model agree with those of "
+            f"the run that wrote it, see its config.yaml. {first}"
         ) from error
 
 

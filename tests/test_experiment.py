@@ -164,6 +164,15 @@ def test_a_phase_that_ran_out_of_time_or_numbers_is_not_finished():
         _require_finished(trainer, detector, "phase 1")
 
 
+def test_a_phase_whose_time_is_over_goes_on_with_more(arguments, tmp_path):
+    long = arguments("run", "--trainer.max_epochs=100000")
+    with pytest.raises(SystemExit) as stop:
+        main([*long, "--trainer.max_time=00:00:00:03"])
+    assert stop.value.code == TRY_AGAIN
+    assert [path.name for path in (tmp_path / "run").rglob("*.ckpt")] == ["denoise.ckpt"]
+    assert (tmp_path / "run/resume/denoise.ckpt").exists()
+
+
 def test_checkpoints_that_do_not_serve_are_named(arguments, tmp_path):
     main(arguments("run"))
     (tmp_path / "text.ckpt").write_text("no weights")
