@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_modules.problems import ImageError
+from data_modules.problems import ImageError, Problem
 from data_modules.records import Record
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -62,12 +62,11 @@ def binarise(values: Values, rule: MaskRule, path: Path) -> Pixels:
     if values.dtype not in (np.uint8, np.uint16):
         raise _unsupported(path, values)
     if values.max() == 1:
-        raise ImageError(
-            "mask of zeros and ones",
-            path,
+        detail = (
             "would count as black: a defect is marked above half of the largest possible value, "
-            "so save masks with 0 and 255",
+            "so save masks with 0 and 255"
         )
+        raise ImageError(Problem("mask of zeros and ones", path, detail))
     return (values > np.iinfo(values.dtype).max // 2).astype(np.uint8)
 
 
@@ -96,11 +95,10 @@ def load(record: Record, size: int, rule: MaskRule) -> tuple[Pixels, Pixels]:
 def require_same_size(path: Path, mask: tuple[int, ...], image: tuple[int, ...]) -> None:
     """Raise ImageError when a mask's (height, width) is not its image's."""
     if mask != image:
-        raise ImageError(
-            "mask of another size",
-            path,
-            f"{mask[1]}x{mask[0]} pixels, its image has {image[1]}x{image[0]}: export both alike",
+        detail = (
+            f"{mask[1]}x{mask[0]} pixels, its image has {image[1]}x{image[0]}: export both alike"
         )
+        raise ImageError(Problem("mask of another size", path, detail))
 
 
 def looks_complete(head: bytes, tail: bytes, size: int) -> bool:
@@ -170,10 +168,11 @@ def _to_8_bit(values: Values, path: Path) -> Pixels:
 
 def _unsupported(path: Path, values: Values) -> ImageError:
     detail = f"its pixels are {values.dtype}; expected 8- or 16-bit whole numbers"
-    return ImageError("unsupported", path, detail)
+    return ImageError(Problem("unsupported", path, detail))
 
 
 def _unreadable(path: Path, error: Exception) -> ImageError:
     if isinstance(error, FileNotFoundError):
-        return ImageError("missing", path, "no such file")
-    return ImageError("unreadable", path, f"not a complete and plain image: {error}")
+        return ImageError(Problem("missing", path, "no such file"))
+    detail = f"not a complete and plain image: {error}"
+    return ImageError(Problem("unreadable", path, detail))

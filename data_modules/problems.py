@@ -28,11 +28,15 @@ class WrongTreeError(DataError):
 
 
 class ImageError(DataError):
-    """One image or mask cannot be used."""
+    """One image or mask cannot be used.
 
-    def __init__(self, kind: str, path: Path, detail: str) -> None:
-        self.problem = Problem(kind, path, detail)
-        super().__init__(str(self.problem))
+    Where a loader's worker raised it, torch makes another of the message alone.
+    """
+
+    def __init__(self, problem: Problem | str) -> None:
+        super().__init__(str(problem))
+        if isinstance(problem, Problem):
+            self.problem = problem
 
 
 def report(title: str, problems: Sequence[Problem]) -> DataError:

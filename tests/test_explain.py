@@ -3,13 +3,33 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
-from lightning_ad.explain import TRACEBACK
+from data_modules.problems import ImageError, Problem
+from lightning_ad.explain import TRACEBACK, reason
 from tests.shrunk import REPOSITORY
 
 BROKEN = ["fit", "--config=experiments/demo.yaml", "--data.val_fraction=3"]
+
+
+class Damaged(Dataset):
+    """A data set whose image cannot be read."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, item):
+        raise ImageError(Problem("unreadable", Path("3.png"), "its content cannot be decoded"))
+
+
+def test_an_error_in_a_loaders_worker_is_as_short():
+    with pytest.raises(ImageError) as raised:
+        next(iter(DataLoader(Damaged(), num_workers=1)))
+    assert "Traceback" in str(raised.value)
+    assert reason(raised.value) == "unreadable: 3.png: its content cannot be decoded"
 
 
 @pytest.mark.parametrize("asked", [False, True])
