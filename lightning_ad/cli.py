@@ -59,8 +59,10 @@ class ExperimentCLI(LightningCLI):
     _keep_final = False
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """Name the commands that are not Lightning's own."""
+        """Name the commands that are not Lightning's own; let errors stand alone."""
         parser = super().init_parser(**kwargs)
+        # All options, longer than a screen, would come before what is wrong with one.
+        parser.print_usage = _print_nothing  # type: ignore[method-assign]
         parser.epilog = "Other commands: doctor, import, summarize, sweep; each has its own --help."
         return parser
 
@@ -223,6 +225,10 @@ class ExperimentCLI(LightningCLI):
                 finish(logger, self.run.final if self._keep_final else None)
 
 
+def _print_nothing(file: Any = None) -> None:
+    """Stands for the usage."""
+
+
 def _is_first_process() -> bool:
     """Whether this is the first process of all nodes, as far as the environment says."""
     return rank_zero_only.rank == 0  # type: ignore[attr-defined]
@@ -262,7 +268,7 @@ def _with_checkpoints_own_config(args: list[str], folder: Path) -> list[str]:
     """Put the configuration that a checkpoint holds before arguments that name none."""
     if not args or args[0] not in ("validate", "test", "predict"):
         return args
-    if any(re.match(r"(-c|--config|--model)\b", argument) for argument in args):
+    if any(re.match(r"(-c|--config|--model)(=|$)", argument) for argument in args):
         return args
     paths = _values_of(args, "--ckpt_path")
     if not paths:
