@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from lightning_ad.detector import AnomalyDetector
 
 
+class NotCalibratedError(RuntimeError):
+    """A detector scores images before it knows what only calibration tells."""
+
+
 class Calibration(nn.Module):
     """Named tensors that travel with a detector and load whatever their shapes."""
 
@@ -31,7 +35,7 @@ class Calibration(nn.Module):
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._buffers:
-            raise RuntimeError(
+            raise NotCalibratedError(
                 f"this detector has no calibrated '{name}': run all phases of 'lightning fit', "
                 "or load the final.ckpt that it writes (a new method sets it in `calibrate`)"
             )

@@ -4,7 +4,17 @@ import os
 import sys
 from types import TracebackType
 
-EXPECTED = (ValueError, OSError, FloatingPointError)
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from lightning_ad.calibration import NotCalibratedError
+
+EXPECTED = (
+    ValueError,
+    OSError,
+    FloatingPointError,
+    MisconfigurationException,
+    NotCalibratedError,
+)
 """Errors that name what was wrong with the input; any other is a fault of this program's."""
 
 TRACEBACK = "LIGHTNING_AD_TRACEBACK"
@@ -26,6 +36,10 @@ def _explain(kind: type[BaseException], error: BaseException, trace: TracebackTy
 
 
 def reason(error: BaseException) -> str:
-    """The message of an error, or of the one that jsonargparse wrapped into its own."""
-    wrapped = str(error).startswith("Does not validate against any of the Union subtypes")
-    return reason(error.__cause__) if wrapped and error.__cause__ else str(error)
+    """The message of an error, without what jsonargparse or a loader's worker wrapped around it."""
+    message = str(error)
+    if message.startswith("Does not validate against any of the Union subtypes"):
+        return reason(error.__cause__) if error.__cause__ else message
+    if " in DataLoader worker process " in message:  # with the worker's traceback
+        return message.rpartition(f"{type(error).__name__}: ")[2].strip()
+    return message

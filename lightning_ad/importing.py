@@ -108,8 +108,11 @@ def denoiser_for(method: Method, state: State) -> DiffusionUNet | ContextUNet:
     """Denoiser of ours whose settings are read off the shapes in the authors' weights."""
     try:
         return _context_unet(state) if method == "deco" else _unet(method, state)
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"these are not the weights of a denoiser of {method}: {error}") from error
+    except KeyError as error:
+        raise ValueError(
+            f"these are not the weights of a denoiser of {method}: key {error} is missing, there "
+            f"are {sorted(state)[:5]} and {max(0, len(state) - 5)} more"
+        ) from error
 
 
 def read_checkpoint(checkpoint: Path) -> State:
@@ -119,7 +122,7 @@ def read_checkpoint(checkpoint: Path) -> State:
     try:
         with safe_globals([argparse.Namespace]):  # DeCo-Diff keeps its options beside the weights
             content: Any = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it holds a Python object, {refused[1]}" if refused else "no PyTorch file"
         raise ValueError(
@@ -228,6 +231,11 @@ def _unet(method: Method, state: State) -> DiffusionUNet:
         widths.append(len(state[bias]))
         attends.append(f"down.{entry}.1.norm.weight" in state)
         entry += 3  # a level is two residual blocks and a downsampler
+    if True not in attends:
+        raise ValueError(
+            f"these are not the weights of a denoiser of {method}: of its {len(attends)} levels "
+            "none has attention"
+        )
     image_size = 32 << attends.index(True)  # both papers attend from side 32 downwards
     return DiffusionUNet(
         image_size=image_size,
@@ -272,7 +280,7 @@ def main(arguments: Sequence[str]) -> None:
         import_denoiser(options.method, options.checkpoint, denoiser)
         categories = _categories_of(denoiser, options.categories)
     except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(f"lightning import: {error}") from error
+        raise SystemExit(f"lightning import: {options.checkpoint}: {error}") from error
     weights = {f"denoiser.{name}": value for name, value in denoiser.state_dict().items()}
     checkpoint = {
         "method": METHOD_CLASSES[options.method],

@@ -249,7 +249,8 @@ class DeCoDiff(AnomalyDetector):
         if (category < 0).any():
             raise ValueError(
                 "model.class_mode is given, but images come without a category that the model "
-                f"knows ({self.categories}): choose class_mode null or predicted"
+                f"knows ({self.categories}): set data.category to the one of these that "
+                "they show, or train with class_mode null or predicted"
             )
         return category
 

@@ -199,4 +199,5 @@ def fill(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{source} holds another architecture: {error}") from error
+        first = "\n".join(str(error).splitlines()[:2])[:500]
+        raise ValueError(f"{source} holds another architecture: {first}") from error

@@ -7,6 +7,7 @@ autoencoder is too slow or out of reach. The networks follow the layout of those
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -40,7 +41,13 @@ class Taef2Autoencoder(Autoencoder):
                     " repository madebyollin/taesd and set the autoencoder's option"
                     f" `{option}` to its path"
                 )
-            fill(self.get_submodule(option), load_file(file), str(file))
+            try:
+                state = load_file(file)
+            except SafetensorError as error:
+                raise ValueError(
+                    f"{option}: {file} is no complete safetensors file: {error}"
+                ) from error
+            fill(self.get_submodule(option), state, f"{option}: {file}")
 
     @torch.no_grad()
     def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
