@@ -1,5 +1,7 @@
 """Scores images that nobody has labelled: a table, a picture and a heat map of each."""
 
+import csv
+import itertools
 import logging
 import math
 from pathlib import Path
@@ -24,9 +26,10 @@ Row = tuple[str, float, float, float]
 class Predictions(Callback):
     """predictions.csv, and per image a panel and a heat map that mirror the tree of the data.
 
-    All in `<run>/predictions`. The table has path, score, threshold and anomalous (1 or 0); the
-    last two are empty for a model without calibration. Colours run from 0 to twice the calibrated
-    pixel threshold, so that they compare between images; without one, over each map's own range.
+    All in `<run>/predictions`; what lies there of other images is renamed first. The table has
+    path, score, threshold and anomalous (1 or 0), of which the last two are empty for a model
+    without calibration. Colours run from 0 to twice the calibrated pixel threshold, so that they
+    compare between images; without one, over each map's own range.
 
     Args:
         save_maps: Also write each raw map (H, W) as a float32 `.npy` file.
@@ -37,8 +40,12 @@ class Predictions(Callback):
         self.rows: list[Row] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Forget earlier predictions."""
+        """Forget earlier predictions; those of other images keep a folder of their own."""
         self.rows = []
+        if trainer.is_global_zero:
+            paths = {str(record.image) for record in data_module(trainer).predict_records()}
+            _set_aside(_folder(trainer), paths)
+        trainer.strategy.barrier()
 
     def on_predict_batch_end(
         self,
@@ -55,7 +62,7 @@ class Predictions(Callback):
         category = detector.category_of(batch)
         thresholds = detector.image_threshold(category).tolist()
         limits = detector.pixel_threshold(category).tolist()
-        folder = Path(trainer.default_root_dir) / "predictions"
+        folder = _folder(trainer)
         for index, path in enumerate(batch["path"]):
             score, threshold = float(detection.score[index]), thresholds[index]
             anomalous = math.nan if math.isnan(threshold) else float(score > threshold)
@@ -83,6 +90,8 @@ class Predictions(Callback):
         rows = [row for share in of_all_processes(self.rows) for row in share]
         if trainer.is_global_zero:
             _write_table(trainer, rows, "predictions.csv")
+            for file in _folder(trainer).glob("predictions-until-error-*.csv"):
+                file.unlink()  # all of its images are in the table
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """Write what this process has scored so far."""
@@ -90,8 +99,26 @@ class Predictions(Callback):
             _write_table(trainer, self.rows, f"predictions-until-error-{trainer.global_rank}.csv")
 
 
+def _folder(trainer: Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "predictions"
+
+
+def _set_aside(folder: Path, paths: set[str]) -> None:
+    """Rename a folder of predictions that are not of the images in ``paths``."""
+    table = folder / "predictions.csv"
+    if not table.exists():
+        return
+    with table.open(newline="", encoding="utf-8") as file:
+        earlier = {row["path"] for row in csv.DictReader(file)}
+    if earlier != paths:
+        names = (folder.with_name(f"predictions-{n}") for n in itertools.count(1))
+        kept = next(name for name in names if not name.exists())
+        folder.rename(kept)
+        log.info("predictions of other images: %s", kept)
+
+
 def _write_table(trainer: Trainer, rows: list[Row], name: str) -> None:
-    file = Path(trainer.default_root_dir) / "predictions" / name
+    file = _folder(trainer) / name
     table = [
         [path, score, threshold, anomalous if math.isnan(anomalous) else int(anomalous)]
         for path, score, threshold, anomalous in sorted(rows)

@@ -1,6 +1,7 @@
 """A detector that reads the answer from the image, and images to put it to the test."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -59,6 +60,10 @@ class Data(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         return self.test_dataloader()
+
+    def predict_records(self) -> list[SimpleNamespace]:
+        paths = [self.images[index]["path"] for index in range(len(self.images))]
+        return [SimpleNamespace(image=Path(path)) for path in paths]
 
 
 class Detector(LightningModule):

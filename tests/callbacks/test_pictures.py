@@ -89,5 +89,21 @@ def test_what_was_scored_before_an_error_is_kept(tmp_path, monkeypatch):
         trainer(tmp_path, Predictions()).predict(
             Detector(0.5), Data(9, tmp_path / "data"), return_predictions=False
         )
-    rows = list(csv.DictReader((tmp_path / "predictions/predictions-until-error-0.csv").open()))
-    assert 0 < len(rows) < 9
+    kept = tmp_path / "predictions/predictions-until-error-0.csv"
+    assert 0 < len(list(csv.DictReader(kept.open()))) < 9
+    trainer(tmp_path, Predictions()).predict(
+        Detector(0.5), Data(9, tmp_path / "data"), return_predictions=False
+    )
+    assert not kept.exists() and (tmp_path / "predictions/predictions.csv").exists()
+
+
+def test_predictions_of_other_images_are_kept_apart(tmp_path):
+    folder, counts = tmp_path / "predictions", []
+    for count in (9, 9, 5):
+        data = Data(count, tmp_path / "data")
+        trainer(tmp_path, Predictions()).predict(Detector(0.5), data, return_predictions=False)
+    for name in ("predictions", "predictions-1"):
+        rows = list(csv.DictReader((tmp_path / name / "predictions.csv").open()))
+        assert len(list((tmp_path / name / "panels").rglob("*.png"))) == len(rows)
+        counts.append(len(rows))
+    assert counts == [5, 9] and not folder.with_name("predictions-2").exists()
