@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -120,9 +121,10 @@ def compare_training(image: Tensor, repeats: int) -> None:
 def compare_precisions(run: Path) -> None:
     print(f"\n{run}, tested in both precisions")
     for precision in ("32-true", "bf16-mixed"):
-        with redirect_stdout(StringIO()):
-            lightning(["test", f"--ckpt_path={run}/final.ckpt", f"--trainer.precision={precision}"])
-        metrics = json.loads((run / "metrics.json").read_text())
+        with redirect_stdout(StringIO()), TemporaryDirectory() as folder:
+            arguments = [f"--ckpt_path={run}/final.ckpt", f"--run_dir={folder}"]
+            lightning(["test", *arguments, f"--trainer.precision={precision}"])
+            metrics = json.loads((Path(folder) / "metrics.json").read_text())
         image, pixel = (100 * metrics[f"test/mean/{name}_auroc"] for name in ("image", "pixel"))
         print(f"  {precision:12} image AUROC {image:.2f}, pixel AUROC {pixel:.2f}")
 

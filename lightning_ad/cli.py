@@ -32,7 +32,7 @@ from lightning_ad.callbacks import Evaluation, Panels, Predictions, Throughput
 from lightning_ad.callbacks.objective import Objective
 from lightning_ad.callbacks.training_seed import TrainingSeed
 from lightning_ad.detector import AnomalyDetector, Phase
-from lightning_ad.experiment import read_checkpoint, run_experiment
+from lightning_ad.experiment import announce, read_checkpoint, run_experiment
 from lightning_ad.explain import explain_errors
 from lightning_ad.preemption import EndOnSignals, FirstCheckpoint, end_on_signals
 from lightning_ad.run_folder import RunFolder
@@ -124,6 +124,7 @@ class ExperimentCLI(LightningCLI):
             forget_wandb_run(self.run.path)
         if self.subcommand == "test":
             self.settings.verbose = False  # Evaluation prints one table
+            self._choose_folder()
         if self.subcommand == "predict":
             self.settings.return_predictions = False  # Predictions writes them, memory stays free
         if _is_first_process():
@@ -139,6 +140,17 @@ class ExperimentCLI(LightningCLI):
         if self.subcommand != "validate" and "config" not in read_checkpoint(path):
             raise SystemExit(_of_a_phase(path))
         self.settings.ckpt_path = str(path)
+
+    def _choose_folder(self) -> None:
+        """Keep the numbers of other settings apart from the run's own."""
+        folder = self.run.for_test(self._resolved())
+        if folder.path != self.run.path:
+            announce(
+                f"{self.run.path} has other settings: the results of these go to {folder.path}"
+            )
+            self.settings.run_dir = str(folder.path)
+        if not folder.config.exists() and _is_first_process():
+            folder.open(self._resolved())
 
     def _prepare_loggers(self) -> None:
         loggers = self.settings.trainer.logger

@@ -2,10 +2,12 @@
 
 What a run has finished is written there: ``<phase>.ckpt`` after each phase, ``final.ckpt`` after
 calibration. A checkpoint is either whole or absent, so a run may be killed at any moment and the
-same command goes on from the last finished epoch.
+same command goes on from the last finished epoch. A test of a finished run with other settings than
+the run's has a folder of its own in there, as numbers and ``config.yaml`` belong together.
 """
 
 import copy
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ TRAINING = (
 """Trainer settings that decide what a run trains."""
 
 FILES = ("*.ckpt", "metrics.json", "metrics.csv", "scores.csv", "objective.json")
-FOLDERS = ("resume", "panels", "predictions", "wandb")
+FOLDERS = ("resume", "panels", "predictions*", "wandb", "test-*")
 """What a run leaves behind, beside its configuration."""
 
 
@@ -64,6 +66,18 @@ class RunFolder:
         """The last epoch's checkpoint of a phase."""
         return self.resume / f"{phase.name}.ckpt"
 
+    def settings(self) -> dict[str, Any]:
+        """What `config` holds."""
+        try:
+            settings = yaml.safe_load(self.config.read_text())
+            settings["model"], settings["data"], settings["trainer"], settings["seed_everything"]
+        except (yaml.YAMLError, KeyError, TypeError) as error:
+            raise SystemExit(
+                f"{self.config} is not as a run writes it ({type(error).__name__}: {error}): "
+                "restore it, or choose another --run_dir"
+            ) from error
+        return settings
+
     def open(self, config: dict[str, Any]) -> None:
         """Write the configuration; a `SystemExit` if the folder holds a run that differs."""
         try:
@@ -77,8 +91,7 @@ class RunFolder:
         checkpoints = [*self.path.glob("*.ckpt"), *self.resume.glob("*.ckpt")]
         if not checkpoints or not self.config.exists():
             return  # nothing was trained with whatever settings there were
-        earlier = yaml.safe_load(self.config.read_text())
-        changed = _differences(_of_results(earlier), _of_results(config))
+        changed = _differences(_of_results(self.settings()), _of_results(config))
         if not changed:
             return
         trained = next((path for path in checkpoints if path.parent == self.path), None)
@@ -89,6 +102,16 @@ class RunFolder:
             + f"\nchoose another --run_dir{keep}, or start again with --overwrite=true"
         )
 
+    def for_test(self, config: dict[str, Any]) -> "RunFolder":
+        """Where a test writes: here, or into a folder in here if the run has other settings."""
+        candidates = (RunFolder(self.path / f"test-{n}") for n in itertools.count(1))
+        for folder in itertools.chain([self], candidates):
+            if not folder.config.exists():
+                return folder
+            if _of_test(folder.settings()) == _of_test(config):
+                return folder
+        raise AssertionError("some number is free")
+
     def clear(self) -> None:
         """Remove what an earlier run left behind, and nothing else."""
         if not self.config.exists():
@@ -96,8 +119,9 @@ class RunFolder:
         for pattern in FILES:
             for file in self.path.glob(pattern):
                 file.unlink()
-        for name in FOLDERS:
-            shutil.rmtree(self.path / name, ignore_errors=True)
+        for pattern in FOLDERS:
+            for folder in self.path.glob(pattern):
+                shutil.rmtree(folder, ignore_errors=True)
         self.config.unlink()
 
 
@@ -113,6 +137,18 @@ def _of_results(config: dict[str, Any]) -> dict[str, Any]:
         "seed_everything": config["seed_everything"],
         "trainer": {name: trainer.get(name) for name in TRAINING},
     }
+
+
+def _of_test(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that decide the numbers of a test with given weights."""
+    settings = copy.deepcopy(_of_results(config))
+    for name in ("batch_size", "seed"):
+        settings["data"]["init_args"].pop(name, None)
+    autoencoder = settings["model"]["init_args"].get("autoencoder")
+    if autoencoder:  # a checkpoint names it, where the run's configuration leaves it open
+        autoencoder["init_args"].pop("architecture", None)
+    settings["trainer"] = settings["trainer"]["precision"]
+    return settings | {"evaluation": config.get("evaluation")}
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[str]:

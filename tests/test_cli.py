@@ -54,6 +54,27 @@ def test_a_setting_of_the_checkpoints_model_can_be_changed(finished, tmp_path):
     assert before != after
 
 
+def test_results_of_other_settings_leave_those_of_the_run_alone(finished, capsys):
+    run = finished / "run"
+    before = (run / "metrics.json").read_text()
+    arguments = ["test", f"--ckpt_path={run / 'final.ckpt'}", *QUIET]
+    for guidance in (9, 8, 9):
+        main([*arguments, f"--model.guidance={guidance}"])
+    assert (run / "metrics.json").read_text() == before
+    assert sorted(path.name for path in run.glob("test-*")) == ["test-1", "test-2"]
+    assert (
+        yaml.safe_load((run / "test-2/config.yaml").read_text())["model"]["init_args"]["guidance"]
+        == 8
+    )
+    main([*arguments, "--data.batch_size=3"])  # the same numbers
+    assert (run / "metrics.json").read_text() != before  # but for its speed
+    assert not (run / "test-3").exists()
+    capsys.readouterr()
+    main(["summarize", str(run)])
+    table = capsys.readouterr().out
+    assert all(f"guidance={value}" in table for value in (3, 8, 9))
+
+
 def test_the_resolved_configuration_lies_beside_the_checkpoint(finished):
     config = yaml.safe_load((finished / "run/config.yaml").read_text())
     assert config["model"]["init_args"]["denoiser"]["init_args"]["image_size"] == 16
