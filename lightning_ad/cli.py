@@ -217,6 +217,7 @@ class ExperimentCLI(LightningCLI):
     ) -> None:
         """Run the whole experiment, the first phase's weights from ``ckpt_path`` if given."""
         model.match_categories(datamodule.categories, "fit")  # a wrong root costs nothing yet
+        model.check_data(datamodule, "fit")
         if _is_first_process():
             if self.settings.overwrite:
                 self.run.clear()

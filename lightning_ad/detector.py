@@ -248,11 +248,18 @@ class AnomalyDetector(LightningModule, ABC):
             )
         if stage == "fit" or not self.trainer.ckpt_path:  # else when the checkpoint is loaded
             self.match_categories(self.trainer.datamodule.categories, stage)  # type: ignore[attr-defined]
+        self.check_data(self.trainer.datamodule, stage)  # type: ignore[attr-defined]
         if stage == "fit" and not self.phase:
             self.load_pretrained()
             self.enter_phase(self.phases()[0].name)
         if stage == "validate" and not self.phase:
             self.phase = self.phases()[0].name
+
+    def check_data(self, datamodule: Any, stage: str) -> None:
+        """Raise a ValueError for data that the networks cannot take, or too little of it.
+
+        `lightning fit` asks before an image is read.
+        """
 
     def match_categories(self, categories: list[str], stage: str) -> None:
         """Map the data's categories to the detector's own, or refuse categories it never saw.

@@ -48,7 +48,7 @@ class LatentCache:
     """
 
     def __init__(self, autoencoder: Autoencoder, datamodule: Any) -> None:
-        _require_fixed_images(datamodule.framing, autoencoder.factor)
+        require_fixed_images(datamodule.framing, autoencoder.factor)
         self.side = datamodule.image_size // autoencoder.factor
         # Upwards: what may move in pixels moves in latents, too.
         self.translation = math.ceil(datamodule.framing.translation / autoencoder.factor)
@@ -146,7 +146,8 @@ def _random_crop(z: Tensor, side: int) -> Tensor:
     return z[image, :, top[:, :, None], left[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
-def _require_fixed_images(framing: Any, factor: int) -> None:
+def require_fixed_images(framing: Any, factor: int) -> None:
+    """Raise a ValueError if training images change in a way that latents cannot follow."""
     augment = [name for name in framing.augment if name != "translation"]
     if augment:
         raise ValueError(

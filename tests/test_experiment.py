@@ -147,6 +147,7 @@ def test_settings_may_change_while_nothing_is_trained(arguments, tmp_path):
     with pytest.raises(ValueError, match="adaptation pairs images of a batch"):
         main(arguments("run", "--data.batch_size=1"))
     assert not list((tmp_path / "run").rglob("*.ckpt"))
+    assert not (tmp_path / "cache").exists()  # before an image is decoded
     main(arguments("run"))
     assert (tmp_path / "run/final.ckpt").exists()
 

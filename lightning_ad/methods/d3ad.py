@@ -25,14 +25,14 @@ from torch.optim import AdamW, Optimizer
 from lightning_ad import diffusion, maps
 from lightning_ad.adaptation import Pyramid, cosine_loss, halves
 from lightning_ad.detector import AnomalyDetector, Phase
-from lightning_ad.latent_cache import LatentCache
+from lightning_ad.latent_cache import LatentCache, require_fixed_images
 from lightning_ad.neighbours import (
     bin_of,
     distance_to_nearest,
     equal_width_edges,
     leave_one_out_distance,
 )
-from lightning_ad.networks.autoencoders import Autoencoder
+from lightning_ad.networks.autoencoders import Autoencoder, require_whole_latents
 from lightning_ad.networks.folding import fold_upsampling
 from lightning_ad.settings import per_category, require_at_least
 
@@ -137,15 +137,9 @@ class D3AD(AnomalyDetector):
         make = self.adaptation_optimizer if self.phase == "adapt" else self.optimizer
         return make([p for part in self.trained() for p in part.parameters()])
 
-    def setup(self, stage: str) -> None:
+    def check_data(self, datamodule: Any, stage: str) -> None:
         """Check what would fail later: the size of images, and how many there are to calibrate."""
-        super().setup(stage)
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        if datamodule.image_size % self.autoencoder.factor:
-            raise ValueError(
-                f"data.image_size ({datamodule.image_size}) must be a multiple of "
-                f"{self.autoencoder.factor}, by which model.autoencoder shrinks an image"
-            )
+        require_whole_latents(datamodule.image_size, self.autoencoder)
         side = datamodule.image_size // self.autoencoder.factor
         if getattr(self.denoiser, "image_size", side) != side:
             raise ValueError(
@@ -153,9 +147,10 @@ class D3AD(AnomalyDetector):
                 f"set the image_size of model.denoiser to {side}"
             )
         if stage == "fit":
-            records = datamodule.memory_dataloader().dataset.records
-            names = [record.category for record in records]
+            names = [record.category for record in datamodule.training_records()]
             self._check_enough({name: names.count(name) for name in self.categories})
+            if self.cache_latents:
+                require_fixed_images(datamodule.framing, self.autoencoder.factor)
 
     def _check_enough(self, images: dict[str, int]) -> None:
         for category, count in images.items():

@@ -84,16 +84,16 @@ class DDAD(AnomalyDetector):
         require_at_least(1, scored_layers=scored_layers)
         self._frozen_features: list[nn.Module] = []  # a list keeps it out of the checkpoint
 
-    def setup(self, stage: str) -> None:
+    def check_data(self, datamodule: Any, stage: str) -> None:
         """Check what would fail in the second phase: the size of its batches."""
-        super().setup(stage)
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        adapts = stage == "fit" and any(phase.name == "adapt" for phase in self.phases())
-        if adapts and min(data.batch_size, len(data.training_records())) < 2:
+        if stage != "fit" or not any(phase.name == "adapt" for phase in self.phases()):
+            return
+        batch_size, images = datamodule.batch_size, len(datamodule.training_records())
+        if min(batch_size, images) < 2:
             raise ValueError(
-                f"adaptation pairs images of a batch, but data.batch_size is {data.batch_size} and "
-                f"{len(data.training_records())} images train: there must be 2 or more of both, or "
-                "set model.adaptation_epochs to 0"
+                f"adaptation pairs images of a batch, but data.batch_size is {batch_size} and "
+                f"{images} images train: there must be 2 or more of both, or set "
+                "model.adaptation_epochs to 0"
             )
 
     # Training.

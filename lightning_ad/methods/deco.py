@@ -23,8 +23,12 @@ from torch.optim import AdamW, Optimizer
 from lightning_ad import deviation, diffusion
 from lightning_ad.detector import AnomalyDetector
 from lightning_ad.half_precision import HalfPrecision, HalfProducts
-from lightning_ad.latent_cache import LatentCache
-from lightning_ad.networks.autoencoders import Autoencoder, KLAutoencoder
+from lightning_ad.latent_cache import LatentCache, require_fixed_images
+from lightning_ad.networks.autoencoders import (
+    Autoencoder,
+    KLAutoencoder,
+    require_whole_latents,
+)
 from lightning_ad.networks.context_unet import ContextUNet
 from lightning_ad.networks.folding import fold_upsampling
 from lightning_ad.settings import require_at_least
@@ -130,15 +134,11 @@ class DeCoDiff(AnomalyDetector):
                 f"model.denoiser.init_args.categories to {len(self.categories)}"
             )
 
-    def setup(self, stage: str) -> None:
-        """Check that latents cover whole images."""
-        super().setup(stage)
-        size, factor = self.trainer.datamodule.image_size, self.autoencoder.factor  # type: ignore[attr-defined]
-        if size % factor:
-            raise ValueError(
-                f"data.image_size ({size}) must be a multiple of {factor}, by which "
-                "model.autoencoder shrinks an image"
-            )
+    def check_data(self, datamodule: Any, stage: str) -> None:
+        """Check that latents cover whole images, and can be cached if they shall."""
+        require_whole_latents(datamodule.image_size, self.autoencoder)
+        if stage == "fit" and self.cache_latents:
+            require_fixed_images(datamodule.framing, self.autoencoder.factor)
 
     def trained(self) -> list[nn.Module]:
         """The network."""

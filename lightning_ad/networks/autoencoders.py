@@ -78,6 +78,15 @@ class Autoencoder(nn.Module, ABC):
         return super().train(False)
 
 
+def require_whole_latents(image_size: int, autoencoder: Autoencoder) -> None:
+    """Raise a ValueError unless latents cover images of ``image_size`` pixels exactly."""
+    if image_size % autoencoder.factor:
+        raise ValueError(
+            f"data.image_size ({image_size}) must be a multiple of {autoencoder.factor}, by which "
+            "model.autoencoder shrinks an image"
+        )
+
+
 class KLAutoencoder(Autoencoder):
     """Stable Diffusion's autoencoder.
 

@@ -252,11 +252,9 @@ def test_features_beyond_half_precision_still_have_a_level():
 def test_fewer_images_than_neighbours_are_refused_before_training():
     detector = d3ad(["candle", "pcb"])
     names = ["candle"] * 4 + ["pcb"] * 3
-    loader = SimpleNamespace(
-        dataset=SimpleNamespace(records=[SimpleNamespace(category=name) for name in names])
-    )
+    records = [SimpleNamespace(category=name) for name in names]
     datamodule = SimpleNamespace(
-        categories=["candle", "pcb"], image_size=16, memory_dataloader=lambda: loader
+        categories=["candle", "pcb"], image_size=16, training_records=lambda: records
     )
     detector.trainer = SimpleNamespace(datamodule=datamodule, precision="32-true")
     with pytest.raises(ValueError, match=r"3 training images of pcb.*3 neighbours.*neighbours"):
