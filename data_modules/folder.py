@@ -149,6 +149,8 @@ class Folder(AnomalyDataModule):
 
     def predict_records(self) -> list[Record]:
         """Every image below the root but the masks, whatever it shows."""
+        if not self.root.is_dir():
+            raise DataError(f"Folder: there is no folder {self.root} (data.root)")
         images = [image for image in images_below(self.root) if self.masks not in image.parents]
         if not images:
             suffixes = ", ".join(sorted(IMAGE_SUFFIXES))

@@ -45,7 +45,7 @@ def report(title: str, problems: Sequence[Problem]) -> DataError:
     lines += [f"  {problem}" for problem in problems[:SHOWN]]
     if len(problems) > SHOWN:
         lines.append(f"  ... and {len(problems) - SHOWN} more")
-    lines.append("`lightning doctor` checks the whole tree and lists everything it finds.")
+    lines.append("`lightning doctor` looks at every pixel of a data set and lists what it finds.")
     return DataError("\n".join(lines))
 
 

@@ -293,8 +293,10 @@ def _with_checkpoints_own_config(args: list[str], folder: Path) -> list[str]:
     config = yaml.safe_load(checkpoint["config"])
     data = config["data"]
     sets = {name.split(".")[-1] for name in (data["class_path"], *_values_of(args, "--data"))}
-    if len(sets) > 1 and not isinstance(data["init_args"]["category"], str):
-        del data["init_args"]["category"]  # a choice among another data set's
+    if len(sets) > 1:
+        data["init_args"].pop("root", None)  # another data set lies elsewhere
+        if not isinstance(data["init_args"]["category"], str):
+            del data["init_args"]["category"]  # a choice among another data set's
     file.write_text(yaml.safe_dump(config))
     run_dir = Path(paths[-1]).resolve().parent
     return [args[0], f"--config={file}", f"--run_dir={run_dir}", *args[1:]]

@@ -7,6 +7,7 @@ import cv2
 import pytest
 import yaml
 
+from data_modules import DataError
 from lightning_ad.cli import main
 from lightning_ad.methods import DDAD
 from tests.fakes import texture, write_mtd, write_mvtec
@@ -45,6 +46,16 @@ def test_the_checkpoint_alone_scores_a_folder_of_images(finished, tmp_path):
     main(["predict", checkpoint, "--data=Folder", f"--data.root={tmp_path / 'new'}", *QUIET])
     lines = (tmp_path / "predictions/predictions.csv").read_text().splitlines()
     assert len(lines) == 4 and all(float(line.split(",")[1]) > 0 for line in lines[1:])
+
+
+def test_another_data_set_is_not_looked_for_where_the_checkpoints_lay(finished, tmp_path):
+    checkpoint = f"--ckpt_path={finished / 'run/final.ckpt'}"
+    with pytest.raises(ValueError, match=r"needs data\.root"):
+        main(["predict", checkpoint, "--data=Folder", *QUIET])
+    with pytest.raises(DataError, match=r"there is no folder .*nowhere"):
+        main(
+            ["predict", checkpoint, "--data=Folder", f"--data.root={tmp_path / 'nowhere'}", *QUIET]
+        )
 
 
 def test_a_setting_of_the_checkpoints_model_can_be_changed(finished, tmp_path):
