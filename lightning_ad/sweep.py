@@ -226,6 +226,7 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit("stopped: the same command goes on")
     screen = Console()
     screen.print(trials_table(runner.study, sweep.metric))
-    if runner.study.get_trials(states=(TrialState.COMPLETE,)):
-        best = runner.study.best_trial
-        screen.print(f"best: trial {best.number} in {runner.run_dir(best.number)}", soft_wrap=True)
+    if not runner.study.get_trials(states=(TrialState.COMPLETE,)):
+        sys.exit(f"no trial succeeded: see the logs in {folder}; a larger --count tries others")
+    best = runner.study.best_trial
+    screen.print(f"best: trial {best.number} in {runner.run_dir(best.number)}", soft_wrap=True)

@@ -150,9 +150,12 @@ def test_each_gpu_has_one_trial_at_a_time(fast, monkeypatch):
 
 
 def test_a_sweep_that_can_only_fail_stops_with_the_trials_error(fast):
+    parameters = {"x": {"value": "broken"}, "seconds": {"value": 0}}
     with pytest.raises(SystemExit, match=r"(?s)trial 0 failed and none has succeeded.*x is broken"):
-        run(fast, 3, parameters={"x": {"value": "broken"}, "seconds": {"value": 0}})
+        run(fast, 3, parameters=parameters)
     assert not (fast / "sweep/trial-001").exists()
+    with pytest.raises(SystemExit, match="no trial succeeded: see the logs in"):
+        run(fast, 1, parameters=parameters)  # again: nothing is left to try
 
 
 def test_one_failed_trial_does_not_end_a_sweep(fast, capsys):
