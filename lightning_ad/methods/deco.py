@@ -24,11 +24,7 @@ from lightning_ad import deviation, diffusion
 from lightning_ad.detector import AnomalyDetector
 from lightning_ad.half_precision import HalfPrecision, HalfProducts
 from lightning_ad.latent_cache import LatentCache, require_fixed_images
-from lightning_ad.networks.autoencoders import (
-    Autoencoder,
-    KLAutoencoder,
-    require_whole_latents,
-)
+from lightning_ad.networks.autoencoders import Autoencoder, require_whole_latents
 from lightning_ad.networks.context_unet import ContextUNet
 from lightning_ad.networks.folding import fold_upsampling
 from lightning_ad.settings import require_at_least
@@ -201,12 +197,7 @@ class DeCoDiff(AnomalyDetector):
         fold_upsampling(self.autoencoder)
 
     def halved(self, network: nn.Module, dtype: torch.dtype) -> HalfPrecision:
-        """A copy that rounds little, for two decodes that hardly differ.
-
-        Stable Diffusion's autoencoder would lose by it what half precision gains on a CPU.
-        """
-        if isinstance(network, KLAutoencoder):
-            return HalfPrecision(network, dtype)
+        """A copy that rounds little, for two decodes that hardly differ."""
         return HalfProducts(network, dtype)
 
     def correct(self, z: Tensor, category: Tensor) -> Tensor:
