@@ -145,9 +145,8 @@ class ExperimentCLI(LightningCLI):
         """Keep the numbers of other settings apart from the run's own."""
         folder = self.run.for_test(self._resolved())
         if folder.path != self.run.path:
-            announce(
-                f"{self.run.path} has other settings: the results of these go to {folder.path}"
-            )
+            changed = "; ".join(self.run.differences_in_test(self._resolved()))
+            announce(f"results go to {folder.path}, as the run has other settings: {changed}")
             self.settings.run_dir = str(folder.path)
         if not folder.config.exists() and _is_first_process():
             folder.open(self._resolved())

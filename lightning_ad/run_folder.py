@@ -106,11 +106,13 @@ class RunFolder:
         """Where a test writes: here, or into a folder in here if the run has other settings."""
         candidates = (RunFolder(self.path / f"test-{n}") for n in itertools.count(1))
         for folder in itertools.chain([self], candidates):
-            if not folder.config.exists():
-                return folder
-            if _of_test(folder.settings()) == _of_test(config):
+            if not folder.config.exists() or not folder.differences_in_test(config):
                 return folder
         raise AssertionError("some number is free")
+
+    def differences_in_test(self, config: dict[str, Any]) -> list[str]:
+        """Lines ``key: old -> new`` for what makes a test differ from the run's own."""
+        return _differences(_of_test(self.settings()), _of_test(config))
 
     def clear(self) -> None:
         """Remove what an earlier run left behind, and nothing else."""
@@ -147,7 +149,7 @@ def _of_test(config: dict[str, Any]) -> dict[str, Any]:
     autoencoder = settings["model"]["init_args"].get("autoencoder")
     if autoencoder:  # a checkpoint names it, where the run's configuration leaves it open
         autoencoder["init_args"].pop("architecture", None)
-    settings["trainer"] = settings["trainer"]["precision"]
+    settings["trainer"] = {"precision": settings["trainer"]["precision"]}
     return settings | {"evaluation": config.get("evaluation")}
 
 
