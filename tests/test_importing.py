@@ -143,6 +143,18 @@ def test_the_command_writes_a_checkpoint_that_a_detector_starts_from(shared: Pat
         assert torch.equal(value, expected.state_dict()[key]), key
 
 
+def test_the_command_names_a_truncated_or_wrong_file(tmp_path: Path):
+    torch.save({"a": torch.zeros(50_000), "b": torch.zeros(3)}, tmp_path / "whole.pt")
+    whole = (tmp_path / "whole.pt").read_bytes()
+    output = f"--output={tmp_path / 'ours.ckpt'}"
+    for length in range(1000, len(whole), len(whole) // 7):
+        (tmp_path / "cut.pt").write_bytes(whole[:length])
+        with pytest.raises(SystemExit, match=r"cut\.pt"):
+            main(["import", "--method=ddad", f"--checkpoint={tmp_path / 'cut.pt'}", output])
+    with pytest.raises(SystemExit, match=r"whole\.pt.*key 'down\.0.*missing, there are \['a', 'b'"):
+        main(["import", "--method=ddad", f"--checkpoint={tmp_path / 'whole.pt'}", output])
+
+
 def test_the_command_explains_a_missing_file(tmp_path: Path):
     paths = [f"--checkpoint={tmp_path / 'absent.pt'}", f"--output={tmp_path / 'ours.ckpt'}"]
     with pytest.raises(SystemExit, match=r"no checkpoint .*absent\.pt"):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from huggingface_hub import constants
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lightning_ad.networks import Autoencoder, KLAutoencoder, Taef2Autoencoder, TinyAutoencoder
@@ -55,6 +56,18 @@ def test_kl_latents_are_diffusers_posterior_scaled(kl_folder: str, image: Tensor
     sample = autoencoder.encode(image, sample=True, generator=torch.Generator().manual_seed(1))
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(sample, (posterior.mean + posterior.std * noise) * 0.5)
+
+
+def test_a_truncated_file_of_a_tiny_autoencoder_is_named(tmp_path: Path):
+    save_file({"0.weight": torch.zeros(8, 8)}, tmp_path / "whole.safetensors")
+    whole = (tmp_path / "whole.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:-10])
+    autoencoder = Taef2Autoencoder(str(tmp_path / "cut.safetensors"), "absent")
+    with pytest.raises(ValueError, match=r"encoder: .*cut\.safetensors is no complete"):
+        autoencoder.load_pretrained()
+    autoencoder = Taef2Autoencoder(str(tmp_path / "whole.safetensors"), "absent")
+    with pytest.raises(ValueError, match=r"encoder: .*whole\.safetensors holds another arch"):
+        autoencoder.load_pretrained()
 
 
 def test_weights_whose_latents_are_scaled_otherwise_are_refused(kl_folder: str):
