@@ -9,7 +9,7 @@ batch, calibration from normal images and self-sufficient checkpoints.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -210,7 +210,7 @@ class AnomalyDetector(LightningModule, ABC):
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, buffers)
         self.train()
 
-    def train(self, mode: bool = True) -> "AnomalyDetector":
+    def train(self, mode: bool = True) -> Self:
         """Set the mode of the parts that train in this phase; what is frozen stays in eval mode."""
         super().train(False)
         self.training = mode

@@ -15,7 +15,7 @@ there each batch. As there, the bank of training images is made with the tuned e
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -126,7 +126,7 @@ class D3AD(AnomalyDetector):
         """The denoiser, or the extractor."""
         return [self.features if self.phase == "adapt" else self.denoiser]
 
-    def train(self, mode: bool = True) -> "D3AD":
+    def train(self, mode: bool = True) -> Self:
         """Keep the extractor's batch statistics while it is tuned: small batches would drift."""
         super().train(mode)
         self.features.eval()

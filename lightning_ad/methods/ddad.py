@@ -14,7 +14,7 @@ batch statistics while it is adapted, and noise is seeded by each image's own pi
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +116,7 @@ class DDAD(AnomalyDetector):
         if name == "adapt":
             self._frozen_features = [deepcopy(self.features).eval().requires_grad_(False)]
 
-    def train(self, mode: bool = True) -> "DDAD":
+    def train(self, mode: bool = True) -> Self:
         """Keep the extractor's batch statistics, also while it is adapted."""
         super().train(mode)
         self.features.eval()

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from lightning_ad import diffusion
-from lightning_ad.adaptation import Pyramid
 from lightning_ad.methods.d3ad import D3AD, PARTS
 from lightning_ad.neighbours import distance_to_nearest
+from lightning_ad.published.drifting import DriftingExtractor
 
 
-class D3ADAsPublished(D3AD):
+class D3ADAsPublished(DriftingExtractor, D3AD):
     """D3AD whose numbers are comparable with those of its paper (VAND 2024).
 
     It differs from `D3AD` in four habits of the authors' code. The maps are scaled by the smallest
@@ -23,17 +23,6 @@ class D3ADAsPublished(D3AD):
     """
 
     protocol = "as published"
-
-    def train(self, mode: bool = True) -> "D3ADAsPublished":
-        """Let the extractor take on the statistics of tuning's batches."""
-        super().train(mode)
-        self.features.train(mode and self.phase == "adapt")
-        return self
-
-    def adapted_features(self, both: Tensor) -> tuple[Pyramid, Pyramid]:
-        """Features of reconstructions and images, each by the statistics of its own batch."""
-        reconstruction, image = both.chunk(2)
-        return self.features(reconstruction), self.features(image)
 
     def latent(self, image: Tensor) -> Tensor:
         """A random sample (B, C, h, w) of the latents that images (B, 3, H, W) may stand for."""

@@ -6,12 +6,12 @@ from typing import Any
 from torch import Tensor
 
 from lightning_ad import maps
-from lightning_ad.adaptation import Pyramid
 from lightning_ad.detector import Detection
 from lightning_ad.methods.ddad import DDAD
+from lightning_ad.published.drifting import DriftingExtractor
 
 
-class DDADAsPublished(DDAD):
+class DDADAsPublished(DriftingExtractor, DDAD):
     """DDAD whose numbers are comparable with arXiv 2305.15956 (tables 1 to 3).
 
     It differs from `DDAD` in three habits of the authors' code. The ratio of both distances is that
@@ -23,17 +23,6 @@ class DDADAsPublished(DDAD):
     """
 
     protocol = "as published"
-
-    def train(self, mode: bool = True) -> "DDADAsPublished":
-        """Let the extractor take on the statistics of adaptation's small batches."""
-        super().train(mode)
-        self.features.train(mode and self.phase == "adapt")
-        return self
-
-    def adapted_features(self, both: Tensor) -> tuple[Pyramid, Pyramid]:
-        """Features of reconstructions and targets, each by the statistics of its own batch."""
-        reconstruction, target = both.chunk(2)
-        return self.features(reconstruction), self.features(target)
 
     def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
         """D = D_f + v (max D_f / max D_p) D_p with maxima over the batch, blurred (eq. 11)."""
