@@ -30,6 +30,30 @@ def data(root, **settings):
     return module
 
 
+def windows(latent):
+    """The nine places of 8 x 8 pixels in a latent of 10 x 10."""
+    return {
+        (top, left): latent[:, top : top + 8, left : left + 8]
+        for top in range(3)
+        for left in range(3)
+    }
+
+
+def assert_drawn_everywhere(cache, path, places):
+    """A training image's latents are each at one of the places, and all places occur."""
+    torch.manual_seed(0)
+    drawn = cache.draw([path] * 90, CPU)
+    seen = [{place for place, latent in places.items() if torch.equal(latent, z)} for z in drawn]
+    assert all(len(found) == 1 for found in seen) and set.union(*seen) == set(places)
+
+
+def assert_held_out_stay(cache, module, autoencoder):
+    held_out = next(iter(module.val_dataloader()))
+    torch.testing.assert_close(
+        cache.draw(held_out["path"], CPU), autoencoder.encode(held_out["image"])
+    )
+
+
 def files(root):
     return sorted(path.name for path in (root.parent / "cache").glob("latents-*"))
 
@@ -66,19 +90,8 @@ def test_translation_moves_training_latents_and_mirrors_them(root):
     cache = LatentCache(autoencoder, module)
     batch = next(iter(module.memory_dataloader()))
     latent = np.pad(autoencoder.encode(batch["image"])[0], ((0, 0), (1, 1), (1, 1)), "reflect")
-    places = {
-        (top, left): torch.from_numpy(latent[:, top : top + 8, left : left + 8])
-        for top in range(3)
-        for left in range(3)
-    }
-    torch.manual_seed(0)
-    drawn = cache.draw([batch["path"][0]] * 90, CPU)
-    seen = [{place for place, moved in places.items() if torch.equal(moved, z)} for z in drawn]
-    assert all(len(found) == 1 for found in seen) and set.union(*seen) == set(places)
-    held_out = next(iter(module.val_dataloader()))
-    torch.testing.assert_close(
-        cache.draw(held_out["path"], CPU), autoencoder.encode(held_out["image"])
-    )
+    assert_drawn_everywhere(cache, batch["path"][0], windows(torch.from_numpy(latent)))
+    assert_held_out_stay(cache, module, autoencoder)
 
 
 def test_a_random_crop_is_one_of_the_latent_of_the_whole_image(root):
@@ -88,20 +101,10 @@ def test_a_random_crop_is_one_of_the_latent_of_the_whole_image(root):
     path = batch["path"][0]
     whole = cache.files[0].read([path], CPU)[0, 0]
     assert whole.shape[1:] == (10, 10)
-    crops = {
-        (top, left): whole[:, top : top + 8, left : left + 8]
-        for top in range(3)
-        for left in range(3)
-    }
+    crops = windows(whole)
     torch.testing.assert_close(crops[1, 1], autoencoder.encode(batch["image"])[0])
-    torch.manual_seed(0)
-    drawn = cache.draw([path] * 90, CPU)
-    seen = [{place for place, crop in crops.items() if torch.equal(crop, z)} for z in drawn]
-    assert all(len(places) == 1 for places in seen) and set.union(*seen) == set(crops)
-    held_out = next(iter(module.val_dataloader()))
-    torch.testing.assert_close(
-        cache.draw(held_out["path"], CPU), autoencoder.encode(held_out["image"])
-    )
+    assert_drawn_everywhere(cache, path, crops)
+    assert_held_out_stay(cache, module, autoencoder)
 
 
 def test_images_are_encoded_once_and_again_when_something_changes(root):
