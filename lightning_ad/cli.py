@@ -143,13 +143,14 @@ class ExperimentCLI(LightningCLI):
 
     def _choose_folder(self) -> None:
         """Keep the numbers of other settings apart from the run's own."""
-        folder = self.run.for_test(self._resolved())
+        config = self._resolved()
+        folder = self.run.for_test(config)
         if folder.path != self.run.path:
-            changed = "; ".join(self.run.differences_in_test(self._resolved()))
+            changed = "; ".join(self.run.differences_in_test(config))
             announce(f"results go to {folder.path}, as the run has other settings: {changed}")
             self.settings.run_dir = str(folder.path)
         if not folder.config.exists() and _is_first_process():
-            folder.open(self._resolved())
+            folder.open({**config, "run_dir": str(folder.path)})
 
     def _prepare_loggers(self) -> None:
         loggers = self.settings.trainer.logger

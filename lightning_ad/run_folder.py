@@ -105,10 +105,11 @@ class RunFolder:
     def for_test(self, config: dict[str, Any]) -> "RunFolder":
         """Where a test writes: here, or into a folder in here if the run has other settings."""
         candidates = (RunFolder(self.path / f"test-{n}") for n in itertools.count(1))
-        for folder in itertools.chain([self], candidates):
-            if not folder.config.exists() or not folder.differences_in_test(config):
-                return folder
-        raise AssertionError("some number is free")
+        return next(
+            folder
+            for folder in itertools.chain([self], candidates)
+            if not folder.config.exists() or not folder.differences_in_test(config)
+        )
 
     def differences_in_test(self, config: dict[str, Any]) -> list[str]:
         """Lines ``key: old -> new`` for what makes a test differ from the run's own."""
