@@ -108,10 +108,13 @@ def denoiser_for(method: Method, state: State) -> DiffusionUNet | ContextUNet:
     """Denoiser of ours whose settings are read off the shapes in the authors' weights."""
     try:
         return _context_unet(state) if method == "deco" else _unet(method, state)
-    except KeyError as error:
+    except (KeyError, ValueError) as error:
+        reason = str(error)
+        if isinstance(error, KeyError):
+            more = max(0, len(state) - 5)
+            reason = f"key {error} is missing, there are {sorted(state)[:5]} and {more} more"
         raise ValueError(
-            f"these are not the weights of a denoiser of {method}: key {error} is missing, there "
-            f"are {sorted(state)[:5]} and {max(0, len(state) - 5)} more"
+            f"these are not the weights of a denoiser of {method}: {reason}"
         ) from error
 
 
@@ -232,10 +235,7 @@ def _unet(method: Method, state: State) -> DiffusionUNet:
         attends.append(f"down.{entry}.1.norm.weight" in state)
         entry += 3  # a level is two residual blocks and a downsampler
     if True not in attends:
-        raise ValueError(
-            f"these are not the weights of a denoiser of {method}: of its {len(attends)} levels "
-            "none has attention"
-        )
+        raise ValueError(f"of its {len(attends)} levels none has attention")
     image_size = 32 << attends.index(True)  # both papers attend from side 32 downwards
     return DiffusionUNet(
         image_size=image_size,

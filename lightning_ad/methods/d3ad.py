@@ -110,8 +110,8 @@ class D3AD(AnomalyDetector):
         schedule = diffusion.linear_schedule(1000, 0.0015, 0.0195)
         self.register_buffer("alpha_bar", schedule.float(), persistent=False)
         self.alpha_bar: Tensor
-        diffusion.require_level("model.max_level", max_level, steps, self.alpha_bar)
         require_at_least(1, steps=steps, neighbours=neighbours, bins=bins)
+        diffusion.require_level("model.max_level", max_level, steps, self.alpha_bar)
         require_at_least(1, scored_layers=scored_layers)
         require_at_least(0, latent_share=latent_share, blur=blur)
 
