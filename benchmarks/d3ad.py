@@ -81,7 +81,7 @@ def compare_scoring(image: Tensor, mask: Tensor, repeats: int, ours: D3AD, plain
 
     variants = {"plain": (plain, False), "float32": (ours, False), "bfloat16": (ours, True)}
     steps = {name: scoring(name, *variant) for name, variant in variants.items()}
-    times = medians(steps, repeats)
+    times = medians(steps, repeats, ours=("float32", "bfloat16"))
     print(f"\nscoring, {image.shape[-1]} px, batch {len(image)}, {image.device}")
     for name, taken in times.items():
         pair = torch.stack([found[name].flatten(), found["plain"].flatten()])

@@ -73,7 +73,7 @@ def compare_scoring(image: Tensor, repeats: int) -> None:
 
     variants = {"plain": (plain, False), "float32": (ours, False), "bfloat16": (ours, True)}
     steps = {name: scoring(name, *variant) for name, variant in variants.items()}
-    times = medians(steps, repeats)
+    times = medians(steps, repeats, ours=("float32", "bfloat16"))
     print(f"scoring, size S, batch {len(image)}, {image.device}")
     for name, taken in times.items():
         pair = torch.stack([found[name].flatten(), found["plain"].flatten()])

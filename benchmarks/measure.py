@@ -2,13 +2,14 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import nn
 
+from lightning_ad.allocation import keep_freed_memory
 from lightning_ad.networks.silu import InPlaceSiLU
 
 
@@ -28,11 +29,20 @@ def as_published(network: nn.Module) -> None:
                 setattr(module, name, nn.SiLU())
 
 
-def medians(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Seconds]:
-    """Time each step once in every round, after one that warms up."""
+def medians(
+    steps: Mapping[str, Callable[[], object]], rounds: int, ours: Collection[str] = ()
+) -> dict[str, Seconds]:
+    """Time each step once in every round, after one that warms up.
+
+    Steps named by ``ours`` keep freed memory, as a detector that is prepared for inference does.
+    """
     times: dict[str, list[Seconds]] = {name: [] for name in steps}
+    kept = None
     for _ in range(rounds + 1):
         for name, step in steps.items():
+            if kept != (name in ours):
+                kept = name in ours
+                keep_freed_memory(kept)
             times[name].append(_time(step))
     return {
         name: Seconds(*(statistics.median(column) for column in zip(*taken[1:], strict=True)))
