@@ -111,11 +111,11 @@ class HalfLayer(nn.Module):
         if self.paired:
             a, b = x.chunk(2)
             x = torch.cat([(a - b).to(self.dtype), b.to(self.dtype)])
-        return self.completed(self.layer(x.to(self.dtype), *others))
+        return self.multiply(x.to(self.dtype), *others)
 
-    def completed(self, products: Tensor) -> Tensor:
-        """The output, float32, that these results of the multiplication stand for."""
-        y = products.to(torch.float32, copy=True)
+    def multiply(self, operand: Tensor, *others: Any) -> Tensor:
+        """The layer's output, float32, of an input in ``dtype``, of a pair in differences."""
+        y = self.layer(operand, *others).to(torch.float32, copy=True)
         a, b = y.chunk(2) if self.paired else (None, y)
         if self.bias is not None:
             b += self.bias

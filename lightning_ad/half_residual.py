@@ -5,7 +5,7 @@ the other, that takes a good part of the time which half precision saves: on a C
 a hundred megabytes go to memory and back at each. Rows that stay in the cache go once.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,14 +18,9 @@ from lightning_ad.networks.silu import InPlaceSiLU
 ROWS = 1 << 17
 """Numbers of one image that are worked on at once on a CPU: half a megabyte in float32."""
 
-Read = Callable[[slice], Tensor]
-"""Gives rows (B, C, r, W) of a feature map in float32."""
-
 
 class HalfResidual(nn.Module):
     """A diffusers block without time embedding whose layers already multiply in half precision.
-
-    Writes into its input, which in an autoencoder nothing else reads.
 
     Args:
         block: its convolutions are `HalfLayer`s.
@@ -39,21 +34,17 @@ class HalfResidual(nn.Module):
 
     def forward(self, x: Tensor, temb: None = None) -> Tensor:
         """The block's output (B, C', H, W), float32, of float32 x (B, C, H, W)."""
-        inner = self.conv1.layer(self._operand(lambda rows: x[:, :, rows], x, self.norm1))
-        outer = self.conv2.layer(
-            self._operand(lambda rows: self.conv1.completed(inner[:, :, rows]), inner, self.norm2)
-        )
-        output = x if self.conv_shortcut is None else self.conv_shortcut(x)
-        for rows in _rows_of(output):
-            output[:, :, rows] += self.conv2.completed(outer[:, :, rows])
-        return output
+        y = self.conv1.multiply(self._operand(x, self.norm1))
+        y = self.conv2.multiply(self._operand(y, self.norm2))
+        y += x if self.conv_shortcut is None else self.conv_shortcut(x)
+        return y
 
-    def _operand(self, read: Read, like: Tensor, norm: nn.GroupNorm) -> Tensor:
-        """A feature map, shaped ``like``, normalized, activated and rounded for a convolution."""
-        scale, shift = _affine(read, like, norm)
-        operand = torch.empty_like(like, dtype=self.conv1.dtype)
-        for rows in _rows_of(like):
-            y = F.silu(torch.addcmul(shift, read(rows), scale), inplace=True)
+    def _operand(self, x: Tensor, norm: nn.GroupNorm) -> Tensor:
+        """What `HalfLayer.multiply` takes for x (B, C, H, W) normalized and activated."""
+        scale, shift = normalization(x, norm)
+        operand = torch.empty_like(x, dtype=self.conv1.dtype)
+        for rows, y in _by_rows(x):
+            F.silu(torch.addcmul(shift, x[:, :, rows], scale, out=y), inplace=True)
             if self.conv1.paired:
                 a, b = y.chunk(2)
                 a -= b
@@ -79,31 +70,34 @@ def _is_plain(block: ResnetBlock2D) -> bool:
     )
 
 
-def _rows_of(x: Tensor) -> list[slice]:
-    """Slices of x (B, C, H, W) by rows; they don't depend on B, as sums over them shall not.
+def normalization(x: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
+    """Scale and shift (B, C, 1, 1) that are the group normalization of x (B, C, H, W), float32."""
+    moments = (torch.stack(values) for values in zip(*map(_moments, x), strict=True))
+    mean, variance = (value.view(len(x), norm.num_groups, -1) for value in moments)
+    center = mean.mean(2, keepdim=True)
+    spread = (variance + (mean - center).square()).mean(2, keepdim=True)
+    weight, bias = (p.view(1, norm.num_groups, -1) for p in (norm.weight, norm.bias))
+    scale = weight / (spread + norm.eps).sqrt()
+    shift = bias - center * scale
+    return scale.view(*x.shape[:2], 1, 1), shift.view(*x.shape[:2], 1, 1)
+
+
+def _moments(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C,) of each channel of a feature map (C, H, W)."""
+    if image.device.type == "cpu":  # many times as fast where pixels lie between channels
+        return torch.batch_norm_update_stats(image[None], None, None, 0.0)
+    variance, mean = torch.var_mean(image, (1, 2), correction=0)
+    return mean, variance
+
+
+def _by_rows(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Slices of x (B, C, H, W) by rows, each with memory for them that stays in the cache.
 
     On a GPU, whose kernels would be too short, all rows at once.
     """
     height, width = x.shape[2:]
-    rows = max(1, ROWS // (x.shape[1] * width)) if x.device.type == "cpu" else height
-    return [slice(top, top + rows) for top in range(0, height, rows)]
-
-
-def _affine(read: Read, like: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
-    """Scale and shift (B, C, 1, 1) that are the group normalization of a feature map."""
-    batch, channels, height, width = like.shape
-    # Products with ones are the fastest sums over pixels that lie between channels.
-    total = torch.zeros(batch, 1, channels, device=like.device)
-    squares = torch.zeros_like(total)
-    for rows in _rows_of(like):
-        pixels = read(rows).permute(0, 2, 3, 1).reshape(batch, -1, channels)
-        ones = pixels.new_ones(batch, 1, pixels.shape[1])
-        total += ones @ pixels
-        squares += ones @ pixels.square()
-    grouped = torch.stack([total, squares]).view(2, batch, norm.num_groups, -1)
-    mean, square = grouped.mean(3, keepdim=True) / (height * width)
-    deviation = ((square - mean.square()).clamp(min=0) + norm.eps).sqrt()
-    weight, bias = (p.view(1, norm.num_groups, -1) for p in (norm.weight, norm.bias))
-    scale = weight / deviation
-    shift = bias - mean * scale
-    return scale.view(batch, channels, 1, 1), shift.view(batch, channels, 1, 1)
+    count = max(1, ROWS // (x.shape[1] * width)) if x.device.type == "cpu" else height
+    memory = torch.empty_like(x[:, :, :count])
+    for top in range(0, height, count):
+        rows = slice(top, min(top + count, height))
+        yield rows, memory[:, :, : rows.stop - top]
