@@ -10,6 +10,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from lightning_ad.half_residual import use_half_residuals
@@ -54,10 +55,10 @@ class HalfPrecision(nn.Module):
 class HalfProducts(HalfPrecision):
     """A copy of a network that multiplies in ``dtype`` and computes all else in float32.
 
-    Convolutions and linear layers are nearly all of a network's arithmetic and bear rounding best.
-    What runs through between them stays in float32, and so do the convolutions at the ends, which
-    take the input in and put the output together. For methods that compare what hardly differs:
-    a little slower than `HalfPrecision`, but several times as close to float32.
+    Convolutions, linear layers and attention are nearly all of a network's arithmetic and bear
+    rounding best. What runs through between them stays in float32, and so do the convolutions at
+    the ends, which take the input in and put the output together. For methods that compare what
+    hardly differs: a little slower than `HalfPrecision`, but several times as close to float32.
 
     Args:
         network: a denoiser, or an autoencoder with parts named ``encoder`` and ``decoder``; it
@@ -91,31 +92,44 @@ class HalfProducts(HalfPrecision):
 class HalfLayer(nn.Module):
     """A convolution or linear layer that multiplies in ``dtype``, between float32 tensors.
 
+    Args:
+        layer: becomes a part of this one.
+        dtype: of the products.
+        multiplied_on: whether attention multiplies the output by others', which is then done in
+            ``dtype`` too. For a pair it is not: attention is not linear in it.
+
     Attributes:
         paired: whether a batch is a pair: B inputs, and B others that hardly differ from them.
             Being linear, the layer is then given the differences and the others, so that rounding
             is small beside a difference and not only beside what differs.
     """
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear | FoldedUpsample, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        layer: nn.Conv2d | nn.Linear | FoldedUpsample,
+        dtype: torch.dtype,
+        multiplied_on: bool = False,
+    ) -> None:
         super().__init__()
         holder = layer.conv if isinstance(layer, FoldedUpsample) else layer
         bias, holder.bias = holder.bias, None
         shape = (-1,) if isinstance(layer, nn.Linear) else (-1, 1, 1)
         self.bias = None if bias is None else nn.Parameter(bias.view(shape), requires_grad=False)
-        self.layer, self.dtype = layer.to(dtype), dtype
+        self.layer, self.dtype, self.multiplied_on = layer.to(dtype), dtype, multiplied_on
         self.paired = False
 
     def forward(self, x: Tensor, *others: Any) -> Tensor:
-        """The layer's output, float32, of float32 x."""
+        """The layer's output, float32 or ready for attention, of x."""
         if self.paired:
             a, b = x.chunk(2)
             x = torch.cat([(a - b).to(self.dtype), b.to(self.dtype)])
         return self.multiply(x.to(self.dtype), *others)
 
     def multiply(self, operand: Tensor, *others: Any) -> Tensor:
-        """The layer's output, float32, of an input in ``dtype``, of a pair in differences."""
-        y = self.layer(operand, *others).to(torch.float32, copy=True)
+        """`forward` of an input in ``dtype``, of a pair in differences."""
+        y = self.layer(operand, *others)
+        if self.paired or not self.multiplied_on:
+            y = y.to(torch.float32, copy=True)
         a, b = y.chunk(2) if self.paired else (None, y)
         if self.bias is not None:
             b += self.bias
@@ -143,4 +157,5 @@ def _multiply_in(part: nn.Module, dtype: torch.dtype) -> None:
             if isinstance(parent, FoldedUpsample) or layer in ends:
                 continue
             if isinstance(layer, (nn.Conv2d, nn.Linear, FoldedUpsample)):
-                setattr(parent, name, HalfLayer(layer, dtype))
+                attends = isinstance(parent, Attention) and name in ("to_q", "to_k", "to_v")
+                setattr(parent, name, HalfLayer(layer, dtype, multiplied_on=attends))

@@ -98,3 +98,22 @@ def test_a_pair_leaves_other_calls_alone():
     before = half.decode(a)
     half.decode_pair(a, b)
     assert torch.equal(half.decode(a), before)
+
+
+@torch.no_grad()
+def test_attention_multiplies_in_half_precision_but_for_a_pair(monkeypatch):
+    attend, seen = nn.functional.scaled_dot_product_attention, []
+
+    def spy(query, *others, **settings):
+        seen.append(query.dtype)
+        return attend(query, *others, **settings)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", spy)
+    network = tiny_context_unet()
+    latent, t, category = torch.randn(2, network.channels, 8, 8), torch.tensor(3), torch.zeros(2)
+    HalfProducts(network, torch.bfloat16)(latent, t, category.long())
+    assert set(seen) == {torch.bfloat16}
+    seen.clear()
+    autoencoder = kl()
+    HalfProducts(autoencoder, torch.bfloat16).decode_pair(*pair(autoencoder))
+    assert set(seen) == {torch.float32}
