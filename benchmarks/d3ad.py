@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from benchmarks.measure import as_published, medians, row
+from benchmarks.measure import OwnProcess, as_published, medians, row
 from lightning_ad import maps
 from lightning_ad.methods import D3AD
 from lightning_ad.neighbours import distance_to_nearest
@@ -68,25 +68,32 @@ def examples(count: int, size: int, device: torch.device) -> tuple[Tensor, Tenso
     return torch.where(mask == 1, 0.9, image).to(device), mask.to(device)
 
 
-def compare_scoring(image: Tensor, mask: Tensor, repeats: int, ours: D3AD, plain: D3AD) -> None:
+def scoring(detector: D3AD, image: Tensor, half: bool) -> Callable[[], Tensor]:
     category = torch.zeros(len(image), dtype=torch.long, device=image.device)
-    found: dict[str, Tensor] = {}
 
-    def scoring(name: str, detector: D3AD, half: bool) -> Callable[[], None]:
-        def score() -> None:
-            with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
-                found[name] = detector.detect(image, category).anomaly_map
+    def score() -> Tensor:
+        with torch.inference_mode(), torch.autocast(image.device.type, torch.bfloat16, half):
+            return detector.detect(image, category).anomaly_map
 
-        return score
+    return score
 
-    variants = {"plain": (plain, False), "float32": (ours, False), "bfloat16": (ours, True)}
-    steps = {name: scoring(name, *variant) for name, variant in variants.items()}
-    times = medians(steps, repeats, ours=("float32", "bfloat16"))
+
+def plain_scoring(image: Tensor) -> Callable[[], Tensor]:
+    return scoring(build(PlainD3AD, image.device), image, half=False)
+
+
+def compare_scoring(image: Tensor, mask: Tensor, repeats: int, ours: D3AD) -> None:
+    steps = {
+        "plain": OwnProcess(plain_scoring, image),
+        "float32": scoring(ours, image, half=False),
+        "bfloat16": scoring(ours, image, half=True),
+    }
+    times = medians(steps, repeats)
     print(f"\nscoring, {image.shape[-1]} px, batch {len(image)}, {image.device}")
     for name, taken in times.items():
-        pair = torch.stack([found[name].flatten(), found["plain"].flatten()])
+        pair = torch.stack([taken.result.flatten(), times["plain"].result.flatten()])
         drift = (pair[0] - pair[1]).abs().max() / pair[1].abs().max()
-        auroc = binary_auroc(found[name].sigmoid().flatten(), mask.flatten())
+        auroc = binary_auroc(taken.result.sigmoid().flatten(), mask.flatten().cpu())
         print(
             f"{row(name, taken, times['plain'], len(image))}   largest difference {drift:.1e}, "
             f"correlation {float(pair.corrcoef()[0, 1]):.5f}, pixel AUROC {100 * float(auroc):.2f}"
@@ -124,9 +131,9 @@ def main() -> None:
     parser.add_argument("--bank", type=int, default=8000)
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    ours, plain = build(D3AD, device), build(PlainD3AD, device)
+    ours = build(D3AD, device)
     image, mask = examples(options.batch_size, options.image_size, device)
-    compare_scoring(image, mask, options.repeats, ours, plain)
+    compare_scoring(image, mask, options.repeats, ours)
     compare_levels(ours, options.repeats, device)
     search(options.bank, device)
 

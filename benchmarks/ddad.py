@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.measure import as_published, medians, row
+from benchmarks.measure import OwnProcess, as_published, medians, row
 from lightning_ad import diffusion, maps
 from lightning_ad.methods import DDAD
 from lightning_ad.networks import DiffusionUNet, FeaturePyramid
@@ -106,36 +106,36 @@ def build(base: int, heads: int) -> tuple[DDAD, Plain]:
     return detector.eval(), Plain(detector, twin, features)
 
 
-def ours(detector: DDAD, bf16: bool) -> Callable[[Tensor], Tensor]:
-    def run(image: Tensor) -> Tensor:
+def ours(detector: DDAD, image: Tensor, half: bool) -> Callable[[], Tensor]:
+    def score() -> Tensor:
         category = torch.zeros(len(image), dtype=torch.long)
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, half):
             return detector.detect(image, category).anomaly_map
 
-    return run
+    return score
+
+
+def plain_scoring(base: int, heads: int, image: Tensor) -> Callable[[], Tensor]:
+    _, plain = build(base, heads)
+    return lambda: plain(image)
 
 
 def compare(base: int, heads: int, images: int, rounds: int) -> None:
-    detector, plain = build(base, heads)
+    detector, _ = build(base, heads)
     detector.prepare_inference()
     image = maps.gaussian_blur(torch.rand(images, 3, 256, 256), 3.0) * 2 - 1
-    ways: dict[str, Callable[[Tensor], Tensor]] = {
-        "plain": plain,
-        "ours float32": ours(detector, False),
-        "ours bf16": ours(detector, True),
+    steps = {
+        "plain": OwnProcess(plain_scoring, base, heads, image),
+        "ours float32": ours(detector, image, half=False),
+        "ours bf16": ours(detector, image, half=True),
     }
-    results: dict[str, Tensor] = {}
-
-    def scoring(name: str) -> Callable[[], None]:
-        return lambda: results.update({name: ways[name](image)})
-
-    times = medians({name: scoring(name) for name in ways}, rounds, ours=list(ways)[1:])
+    times = medians(steps, rounds)
     print(f"DDAD base {base}, {images} images of 256 px, {torch.get_num_threads()} threads")
-    for name, result in results.items():
-        difference = (result - results["plain"]).abs().max().item()
-        both = torch.stack([result.flatten(), results["plain"].flatten()]).double()
+    for name, taken in times.items():
+        both = torch.stack([taken.result.flatten(), times["plain"].result.flatten()]).double()
+        difference = (both[0] - both[1]).abs().max().item()
         print(
-            f"{row(name, times[name], times['plain'], images)}   largest difference"
+            f"{row(name, taken, times['plain'], images)}   largest difference"
             f" {difference:.1e}, correlation {torch.corrcoef(both)[0, 1]:.6f}"
         )
 

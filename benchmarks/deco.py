@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from benchmarks.measure import as_published, medians, row
+from benchmarks.measure import OwnProcess, as_published, medians, row
 from lightning_ad import maps
 from lightning_ad.cli import main as lightning
 from lightning_ad.deviation import latent_deviation, pixel_deviation
@@ -57,26 +57,32 @@ def build(method: type[DeCoDiff], device: torch.device) -> DeCoDiff:
     return detector.to(device)
 
 
-@torch.inference_mode()
-def compare_scoring(image: Tensor, repeats: int) -> None:
-    ours, plain = build(DeCoDiff, image.device).eval(), build(PlainDeCoDiff, image.device).eval()
-    ours.prepare_inference()
+def scoring(detector: DeCoDiff, image: Tensor, half: bool) -> Callable[[], Tensor]:
     category = torch.arange(len(image), device=image.device)
-    found: dict[str, Tensor] = {}
 
-    def scoring(name: str, detector: DeCoDiff, half: bool) -> Callable[[], None]:
-        def score() -> None:
-            with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
-                found[name] = detector.detect(image, category).anomaly_map
+    def score() -> Tensor:
+        with torch.inference_mode(), torch.autocast(image.device.type, torch.bfloat16, half):
+            return detector.detect(image, category).anomaly_map
 
-        return score
+    return score
 
-    variants = {"plain": (plain, False), "float32": (ours, False), "bfloat16": (ours, True)}
-    steps = {name: scoring(name, *variant) for name, variant in variants.items()}
-    times = medians(steps, repeats, ours=("float32", "bfloat16"))
-    print(f"scoring, size S, batch {len(image)}, {image.device}")
+
+def plain_scoring(image: Tensor) -> Callable[[], Tensor]:
+    return scoring(build(PlainDeCoDiff, image.device).eval(), image, half=False)
+
+
+def compare_scoring(image: Tensor, repeats: int) -> None:
+    ours = build(DeCoDiff, image.device).eval()
+    ours.prepare_inference()
+    steps = {
+        "plain": OwnProcess(plain_scoring, image),
+        "float32": scoring(ours, image, half=False),
+        "bfloat16": scoring(ours, image, half=True),
+    }
+    times = medians(steps, repeats)
+    print(f"\nscoring, size S, batch {len(image)}, {image.device}")
     for name, taken in times.items():
-        pair = torch.stack([found[name].flatten(), found["plain"].flatten()])
+        pair = torch.stack([taken.result.flatten(), times["plain"].result.flatten()])
         print(
             f"{row(name, taken, times['plain'], len(image))}   largest difference "
             f"{float((pair[0] - pair[1]).abs().max()):.1e} of {float(pair[1].max()):.2f}, "
@@ -113,7 +119,7 @@ def compare_training(image: Tensor, repeats: int) -> None:
         "bfloat16, cached latents": training(ours, cached=True, half=True),
     }
     times = medians(steps, repeats)
-    print(f"\ntraining step, size S, batch {len(image)}, {image.device}")
+    print(f"training step, size S, batch {len(image)}, {image.device}")
     for name, taken in times.items():
         print(row(name, taken, times["plain"], len(image)))
 
@@ -143,8 +149,8 @@ def main() -> None:
     count = max(options.batch_size, options.training_batch_size)
     coarse = torch.rand(count, 3, side // 32, side // 32, generator=generator)
     image = maps.resize(2 * coarse - 1, (side, side)).to(device)
-    compare_scoring(image[: options.batch_size], options.repeats)
     compare_training(image[: options.training_batch_size], options.repeats)
+    compare_scoring(image[: options.batch_size], options.repeats)
     if options.run:
         compare_precisions(options.run)
 

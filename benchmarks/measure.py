@@ -1,22 +1,26 @@
 """What the benchmarks share: networks as published, and the time of versions of the same work."""
 
+import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor
-from torch import nn
+from torch import Tensor, nn
 
-from lightning_ad.allocation import keep_freed_memory
 from lightning_ad.networks.silu import InPlaceSiLU
 
 
-class Seconds(NamedTuple):
+class Taken(NamedTuple):
+    """Seconds that a step took, and the tensor that it returned, if any."""
+
     wall: float
     cpu: float
     """Of all threads; on a machine that other work shares, measure with OMP_WAIT_POLICY=passive."""
+    result: Any
 
 
 def as_published(network: nn.Module) -> None:
@@ -29,36 +33,61 @@ def as_published(network: nn.Module) -> None:
                 setattr(module, name, nn.SiLU())
 
 
-def medians(
-    steps: Mapping[str, Callable[[], object]], rounds: int, ours: Collection[str] = ()
-) -> dict[str, Seconds]:
-    """Time each step once in every round, after one that warms up.
+class OwnProcess:
+    """A step in a process of its own.
 
-    Steps named by ``ours`` keep freed memory, as a detector that is prepared for inference does.
+    For plain versions: a detector that is prepared for inference changes how its whole process
+    gets memory.
+
+    Args:
+        build: function of a module that returns the step.
+        arguments: of ``build``.
     """
-    times: dict[str, list[Seconds]] = {name: [] for name in steps}
-    kept = None
+
+    def __init__(self, build: Callable[..., Callable[[], Any]], *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, build, arguments), daemon=True)
+        self.process.start()
+
+    def timed(self) -> Taken:
+        self.connection.send("step")
+        return Taken(*self.connection.recv())
+
+
+def _serve(connection: Any, build: Callable[..., Callable[[], Any]], arguments: Any) -> None:
+    step = build(*arguments)
+    with suppress(EOFError):  # until the asking process ends
+        while connection.recv():
+            connection.send(tuple(_timed(step)))
+
+
+def medians(steps: Mapping[str, Callable[[], Any] | OwnProcess], rounds: int) -> dict[str, Taken]:
+    """Time each step once in every round, after one that warms up; results are the last ones."""
+    times: dict[str, list[Taken]] = {name: [] for name in steps}
     for _ in range(rounds + 1):
         for name, step in steps.items():
-            if kept != (name in ours):
-                kept = name in ours
-                keep_freed_memory(kept)
-            times[name].append(_time(step))
+            times[name].append(step.timed() if isinstance(step, OwnProcess) else _timed(step))
     return {
-        name: Seconds(*(statistics.median(column) for column in zip(*taken[1:], strict=True)))
+        name: Taken(
+            statistics.median(one.wall for one in taken[1:]),
+            statistics.median(one.cpu for one in taken[1:]),
+            taken[-1].result,
+        )
         for name, taken in times.items()
     }
 
 
-def _time(step: Callable[[], object]) -> Seconds:
+def _timed(step: Callable[[], Any]) -> Taken:
     wall, cpu = time.perf_counter(), time.process_time()
-    step()
+    result = step()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
+    taken = time.perf_counter() - wall, time.process_time() - cpu
+    return Taken(*taken, result.cpu() if isinstance(result, Tensor) else None)
 
 
-def row(name: str, taken: Seconds, plain: Seconds, images: int) -> str:
+def row(name: str, taken: Taken, plain: Taken, images: int) -> str:
     """Milliseconds an image, and how many times as fast as the plain version by either clock."""
     return (
         f"  {name:26}{1000 * taken.wall / images:9.1f} ms/image"

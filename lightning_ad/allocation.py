@@ -8,28 +8,17 @@ long as adding up two such maps.
 import ctypes
 import platform
 
-# Settings of glibc's mallopt, from its malloc.h.
-TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
-LARGEST_MMAP_THRESHOLD = 1 << 25
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
+"""Settings of glibc's mallopt, by their numbers in its malloc.h."""
 
 
-def keep_freed_memory(keep: bool = True) -> None:
-    """Let the process hand freed memory to later tensors, instead of to the system.
+def keep_freed_memory() -> None:
+    """Let this process hand freed memory to later tensors, from now on, and not to the system.
 
-    The process then holds what it needed at most. With another C library than glibc, nothing is
+    It then holds as much as it ever needed at once. With another C library than glibc, nothing is
     changed.
-
-    Args:
-        keep: False goes back to about what glibc does by itself, and empties what is held.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    if keep:
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
         libc.mallopt(MMAP_MAX, 0)
         libc.mallopt(TRIM_THRESHOLD, -1)
-    else:
-        libc.mallopt(MMAP_MAX, 1 << 16)
-        libc.mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
-        libc.mallopt(TRIM_THRESHOLD, 2 * LARGEST_MMAP_THRESHOLD)
-        libc.malloc_trim(0)
