@@ -95,9 +95,14 @@ def _by_rows(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
     On a GPU, whose kernels would be too short, all rows at once.
     """
-    height, width = x.shape[2:]
-    count = max(1, ROWS // (x.shape[1] * width)) if x.device.type == "cpu" else height
-    memory = torch.empty_like(x[:, :, :count])
+    if x.device.type != "cpu":
+        yield slice(None), torch.empty_like(x)
+        return
+    batch, channels, height, width = x.shape
+    count = max(1, ROWS // (channels * width))
+    # Images lie within rows, so that a core has the same rows of all images in every operation:
+    # what one core wrote, another is slow to read.
+    memory = x.new_empty(count, batch, width, channels).permute(1, 3, 0, 2)
     for top in range(0, height, count):
         rows = slice(top, min(top + count, height))
         yield rows, memory[:, :, : rows.stop - top]
