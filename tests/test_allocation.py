@@ -13,7 +13,8 @@ MEGABYTES = 48  # more than glibc keeps by itself
 
 def pages_cleared():
     """Pages that the system hands out while one large tensor follows on another."""
-    resource = pytest.importorskip("resource")
+    import resource  # which not every system has
+
     counts = []
     for _ in range(4):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
