@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from benchmarks.measure import OwnProcess, as_published, medians, row
+from benchmarks.measure import OwnProcess, as_published, medians, row, scoring
 from lightning_ad import maps
 from lightning_ad.methods import D3AD
 from lightning_ad.neighbours import distance_to_nearest
@@ -68,25 +68,16 @@ def examples(count: int, size: int, device: torch.device) -> tuple[Tensor, Tenso
     return torch.where(mask == 1, 0.9, image).to(device), mask.to(device)
 
 
-def scoring(detector: D3AD, image: Tensor, half: bool) -> Callable[[], Tensor]:
-    category = torch.zeros(len(image), dtype=torch.long, device=image.device)
-
-    def score() -> Tensor:
-        with torch.inference_mode(), torch.autocast(image.device.type, torch.bfloat16, half):
-            return detector.detect(image, category).anomaly_map
-
-    return score
-
-
-def plain_scoring(image: Tensor) -> Callable[[], Tensor]:
-    return scoring(build(PlainD3AD, image.device), image, half=False)
+def plain_scoring(image: Tensor, category: Tensor) -> Callable[[], Tensor]:
+    return scoring(build(PlainD3AD, image.device), image, category, half=False)
 
 
 def compare_scoring(image: Tensor, mask: Tensor, repeats: int, ours: D3AD) -> None:
+    category = torch.zeros(len(image), dtype=torch.long, device=image.device)
     steps = {
-        "plain": OwnProcess(plain_scoring, image),
-        "float32": scoring(ours, image, half=False),
-        "bfloat16": scoring(ours, image, half=True),
+        "plain": OwnProcess(plain_scoring, image, category),
+        "float32": scoring(ours, image, category, half=False),
+        "bfloat16": scoring(ours, image, category, half=True),
     }
     times = medians(steps, repeats)
     print(f"\nscoring, {image.shape[-1]} px, batch {len(image)}, {image.device}")

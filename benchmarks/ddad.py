@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.measure import OwnProcess, as_published, medians, row
+from benchmarks.measure import OwnProcess, as_published, medians, row, scoring
 from lightning_ad import diffusion, maps
 from lightning_ad.methods import DDAD
 from lightning_ad.networks import DiffusionUNet, FeaturePyramid
@@ -26,17 +26,15 @@ GUIDANCE, LEVEL, STRIDE, RATIO = 3.0, 250, 25, 1.0
 
 
 class Plain:
-    """DDAD's scoring as the equations read, on copies of a detector's weights."""
+    """DDAD's scoring as the equations read, with the parts of a detector that it takes over."""
 
-    def __init__(self, detector: DDAD, denoiser: DiffusionUNet, pyramid: FeaturePyramid) -> None:
-        self.denoiser = denoiser.eval()
-        self.denoiser.load_state_dict(detector.denoiser.state_dict())
+    def __init__(self, detector: DDAD) -> None:
+        self.denoiser, self.pyramid = detector.denoiser, detector.features
+        self.alpha_bar = detector.alpha_bar
         as_published(self.denoiser)
         self.backbone = timm.create_model(BACKBONE, pretrained=False).eval()
-        pruned = pyramid.network.get_submodule("model")
+        pruned = self.pyramid.network.get_submodule("model")
         self.backbone.load_state_dict(pruned.state_dict(), strict=False)
-        self.pyramid = pyramid
-        self.alpha_bar = detector.alpha_bar
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
@@ -89,10 +87,10 @@ def patch_mean(layer: Tensor) -> Tensor:
     return means.view_as(layer)
 
 
-def build(base: int, heads: int) -> tuple[DDAD, Plain]:
-    """A detector with random weights and the statistics that they give, and its plain twin."""
+def build(base: int, heads: int) -> DDAD:
+    """A detector with random weights, the same each time, and the statistics that they give."""
     torch.manual_seed(0)
-    denoiser, twin = (DiffusionUNet(256, base=base, heads=heads) for _ in range(2))
+    denoiser = DiffusionUNet(256, base=base, heads=heads)
     features = FeaturePyramid(BACKBONE, weights="random")
     norms = [module for module in features.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
@@ -103,31 +101,23 @@ def build(base: int, heads: int) -> tuple[DDAD, Plain]:
     detector = DDAD(denoiser, features, guidance=GUIDANCE, level=LEVEL, steps=LEVEL // STRIDE)
     detector.match_categories(["random"], "fit")
     detector.calibration["ratio"] = torch.tensor(RATIO)
-    return detector.eval(), Plain(detector, twin, features)
-
-
-def ours(detector: DDAD, image: Tensor, half: bool) -> Callable[[], Tensor]:
-    def score() -> Tensor:
-        category = torch.zeros(len(image), dtype=torch.long)
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, half):
-            return detector.detect(image, category).anomaly_map
-
-    return score
+    return detector.eval()
 
 
 def plain_scoring(base: int, heads: int, image: Tensor) -> Callable[[], Tensor]:
-    _, plain = build(base, heads)
+    plain = Plain(build(base, heads))
     return lambda: plain(image)
 
 
 def compare(base: int, heads: int, images: int, rounds: int) -> None:
-    detector, _ = build(base, heads)
+    detector = build(base, heads)
     detector.prepare_inference()
     image = maps.gaussian_blur(torch.rand(images, 3, 256, 256), 3.0) * 2 - 1
+    category = torch.zeros(images, dtype=torch.long)
     steps = {
         "plain": OwnProcess(plain_scoring, base, heads, image),
-        "ours float32": ours(detector, image, half=False),
-        "ours bf16": ours(detector, image, half=True),
+        "ours float32": scoring(detector, image, category, half=False),
+        "ours bf16": scoring(detector, image, category, half=True),
     }
     times = medians(steps, rounds)
     print(f"DDAD base {base}, {images} images of 256 px, {torch.get_num_threads()} threads")

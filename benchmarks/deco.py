@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from benchmarks.measure import OwnProcess, as_published, medians, row
+from benchmarks.measure import OwnProcess, as_published, medians, row, scoring
 from lightning_ad import maps
 from lightning_ad.cli import main as lightning
 from lightning_ad.deviation import latent_deviation, pixel_deviation
@@ -57,27 +57,17 @@ def build(method: type[DeCoDiff], device: torch.device) -> DeCoDiff:
     return detector.to(device)
 
 
-def scoring(detector: DeCoDiff, image: Tensor, half: bool) -> Callable[[], Tensor]:
-    category = torch.arange(len(image), device=image.device)
-
-    def score() -> Tensor:
-        with torch.inference_mode(), torch.autocast(image.device.type, torch.bfloat16, half):
-            return detector.detect(image, category).anomaly_map
-
-    return score
-
-
-def plain_scoring(image: Tensor) -> Callable[[], Tensor]:
-    return scoring(build(PlainDeCoDiff, image.device).eval(), image, half=False)
+def plain_scoring(image: Tensor, category: Tensor) -> Callable[[], Tensor]:
+    return scoring(build(PlainDeCoDiff, image.device), image, category, half=False)
 
 
 def compare_scoring(image: Tensor, repeats: int) -> None:
-    ours = build(DeCoDiff, image.device).eval()
+    ours, category = build(DeCoDiff, image.device), torch.arange(len(image), device=image.device)
     ours.prepare_inference()
     steps = {
-        "plain": OwnProcess(plain_scoring, image),
-        "float32": scoring(ours, image, half=False),
-        "bfloat16": scoring(ours, image, half=True),
+        "plain": OwnProcess(plain_scoring, image, category),
+        "float32": scoring(ours, image, category, half=False),
+        "bfloat16": scoring(ours, image, category, half=True),
     }
     times = medians(steps, repeats)
     print(f"\nscoring, size S, batch {len(image)}, {image.device}")
@@ -149,6 +139,7 @@ def main() -> None:
     count = max(options.batch_size, options.training_batch_size)
     coarse = torch.rand(count, 3, side // 32, side // 32, generator=generator)
     image = maps.resize(2 * coarse - 1, (side, side)).to(device)
+    # First, as training does not keep freed memory, and scoring lets this process do so.
     compare_training(image[: options.training_batch_size], options.repeats)
     compare_scoring(image[: options.batch_size], options.repeats)
     if options.run:

@@ -11,6 +11,7 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
 
+from lightning_ad.detector import AnomalyDetector
 from lightning_ad.networks.silu import InPlaceSiLU
 
 
@@ -33,6 +34,19 @@ def as_published(network: nn.Module) -> None:
                 setattr(module, name, nn.SiLU())
 
 
+def scoring(
+    detector: AnomalyDetector, image: Tensor, category: Tensor, half: bool
+) -> Callable[[], Tensor]:
+    """A step that returns the maps of images (B, 3, H, W), in bfloat16 or in float32."""
+    detector.eval()
+
+    def score() -> Tensor:
+        with torch.inference_mode(), torch.autocast(image.device.type, torch.bfloat16, half):
+            return detector.detect(image, category).anomaly_map
+
+    return score
+
+
 class OwnProcess:
     """A step in a process of its own.
 
@@ -52,14 +66,14 @@ class OwnProcess:
 
     def timed(self) -> Taken:
         self.connection.send("step")
-        return Taken(*self.connection.recv())
+        return self.connection.recv()
 
 
 def _serve(connection: Any, build: Callable[..., Callable[[], Any]], arguments: Any) -> None:
     step = build(*arguments)
     with suppress(EOFError):  # until the asking process ends
         while connection.recv():
-            connection.send(tuple(_timed(step)))
+            connection.send(_timed(step))
 
 
 def medians(steps: Mapping[str, Callable[[], Any] | OwnProcess], rounds: int) -> dict[str, Taken]:

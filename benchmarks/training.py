@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.measure import medians, row
+from benchmarks.measure import medians, row, scoring
 from lightning_ad.methods import DDAD
 from lightning_ad.networks import DiffusionUNet, FeaturePyramid
 
@@ -26,9 +26,10 @@ def detector(size: int, device: torch.device, layout: torch.memory_format) -> DD
     return model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
 
 
-def training_step(model: DDAD, image: torch.Tensor, half: bool) -> Callable[[], None]:
+def training_step(
+    model: DDAD, image: torch.Tensor, category: torch.Tensor, half: bool
+) -> Callable[[], None]:
     optimizer = model.configure_optimizers()
-    category = torch.zeros(len(image), dtype=torch.long, device=image.device)
 
     def step() -> None:
         with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
@@ -40,18 +41,6 @@ def training_step(model: DDAD, image: torch.Tensor, half: bool) -> Callable[[], 
     return step
 
 
-def scoring(model: DDAD, image: torch.Tensor, half: bool) -> Callable[[], None]:
-    category = torch.zeros(len(image), dtype=torch.long, device=image.device)
-
-    @torch.inference_mode()
-    def score() -> None:
-        model.eval()
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
-            model.detect(image, category)
-
-    return score
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--image_size", type=int, default=256)
@@ -61,11 +50,12 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shape = (options.batch_size, 3, options.image_size, options.image_size)
     image = torch.randint(0, 256, shape, device=device) / 127.5 - 1
+    category = torch.zeros(len(image), dtype=torch.long, device=device)
     layouts = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
     for name, make in (("training step", training_step), ("scoring", scoring)):
         variants = {
             f"{'bfloat16' if half else 'float32'}, {label}": make(
-                detector(options.image_size, device, layout), image, half
+                detector(options.image_size, device, layout), image, category, half
             )
             for half in (False, True)
             for label, layout in layouts.items()
