@@ -61,8 +61,8 @@ class HalfProducts(HalfPrecision):
     hardly differs: a little slower than `HalfPrecision`, but several times as close to float32.
 
     Args:
-        network: a denoiser, or an autoencoder with parts named ``encoder`` and ``decoder``; it
-            stays as it is.
+        network: a denoiser, or an autoencoder with parts named ``encoder`` and ``decoder``, of
+            which a ``light`` one encodes in float32; it stays as it is.
         dtype: of the products. Inputs and outputs are float32.
     """
 
@@ -139,11 +139,13 @@ class HalfLayer(nn.Module):
 
 
 def _parts(network: nn.Module) -> list[nn.Module]:
-    """An autoencoder's encoder and decoder, which have ends of their own, or the whole network."""
+    """The whole network, or an autoencoder's encoder and decoder, which have ends of their own.
+
+    Not a light encoder: what it rounds looks to a denoiser like a deviation from normality.
+    """
+    halved = ["decoder"] if getattr(network, "light", False) else ["encoder", "decoder"]
     named = [
-        module
-        for name, module in network.named_modules()
-        if name.rpartition(".")[2] in ("encoder", "decoder")
+        module for name, module in network.named_modules() if name.rpartition(".")[2] in halved
     ]
     return named or [network]
 

@@ -90,6 +90,16 @@ def test_only_layers_between_the_ends_round():
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize(("build", "exact"), [(taef2, True), (tiny, True), (kl, False)])
+@torch.no_grad()
+def test_light_autoencoders_encode_in_float32(build, exact):
+    autoencoder = build()
+    image = torch.rand(2, 3, 32, 48) * 2 - 1
+    expected = autoencoder.encode(image)
+    found = HalfProducts(autoencoder, torch.bfloat16).encode(image)
+    assert torch.equal(found, expected) == exact
+
+
 @torch.no_grad()
 def test_a_pair_leaves_other_calls_alone():
     autoencoder = taef2()

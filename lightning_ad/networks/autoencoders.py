@@ -26,11 +26,13 @@ class Autoencoder(nn.Module, ABC):
         channels: channels of a latent.
         factor: side of an image over the side of its latent.
         scale: by which the network's own latents are multiplied, where that is a setting.
+        light: whether encoding is a small part of the work, which can afford float32.
     """
 
     channels: int
     factor: int
     scale: float = 1.0
+    light: bool = False
 
     @abstractmethod
     def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,6 +138,8 @@ class TinyAutoencoder(Autoencoder):
             ``diffusion_pytorch_model.safetensors``.
         architecture: settings of ``diffusers.AutoencoderTiny``, as in `KLAutoencoder`.
     """
+
+    light = True
 
     def __init__(
         self, weights: str = "madebyollin/taesd", architecture: dict[str, Any] | None = None
