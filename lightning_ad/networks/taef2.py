@@ -24,7 +24,8 @@ class Taef2Autoencoder(Autoencoder):
         decoder: file ``taef2_decoder.safetensors``.
     """
 
-    channels, factor, deviation, light = 32, 8, 0.76, True
+    channels, factor, deviation = 32, 8, 0.76
+    light = True
 
     def __init__(self, encoder: str, decoder: str) -> None:
         super().__init__()
