@@ -69,7 +69,7 @@ class Shelf:
                 np.load(self.folder / f"{file}.npy", mmap_mode="r").shape == shape
                 for file, shape in self.shapes.items()
             )
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             return False
 
     @cached_property

@@ -7,7 +7,7 @@ from ``data.resize``, and latents are moved in steps of the autoencoder's factor
 
 A file's name holds a hash of the images, their sizes and modification times, and the autoencoder's
 weights. It is written under another name and renamed when complete, so that what a killed process
-leaves is never read. It may be removed at any time.
+leaves is never read. It may be removed at any time; damaged, it is written again.
 """
 
 import copy
@@ -92,13 +92,21 @@ class _LatentFile:
         self.path = datamodule.cache_dir / f"latents-{datamodule.data_set}-{key[:16]}.npy"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_suffix(".lock")):
-            if not self.path.is_file():
+            if not self._is_whole():
                 self._write(autoencoder, dataset, datamodule)
         self.latents = np.load(self.path, mmap_mode="r")
 
     def read(self, paths: Sequence[str], device: torch.device) -> Tensor:
         """Posteriors (B, 1 or 2, C, h, w) of images."""
         return torch.from_numpy(self.latents[[self.rows[path] for path in paths]]).to(device)
+
+    def _is_whole(self) -> bool:
+        """Whether the file can be read; a power failure may leave it cut short or empty."""
+        try:
+            np.load(self.path, mmap_mode="r")
+        except (OSError, ValueError, EOFError):
+            return False
+        return True
 
     def _write(self, autoencoder: Autoencoder, dataset: Any, datamodule: Any) -> None:
         loader: DataLoader = DataLoader(

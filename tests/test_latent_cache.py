@@ -159,6 +159,16 @@ def test_what_a_killed_process_leaves_is_not_read(root, monkeypatch):
     assert not any(name.endswith(".partial") for name in files(root))
 
 
+@pytest.mark.parametrize("kept", [0, -1], ids=["empty", "cut"])
+def test_a_damaged_file_is_written_again(root, kept):
+    module, autoencoder = data(root), TinyLatents()
+    for file in LatentCache(autoencoder, module).files:
+        file.path.write_bytes(file.path.read_bytes()[:kept])
+    batch = next(iter(module.memory_dataloader()))
+    drawn = LatentCache(autoencoder, module).draw(batch["path"], CPU)
+    torch.testing.assert_close(drawn, autoencoder.encode(batch["image"]))
+
+
 def test_training_reads_latents_only(root):
     module, autoencoder = data(root), TinyLatents()
     detector = DeCoDiff(

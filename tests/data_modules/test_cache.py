@@ -169,7 +169,7 @@ def test_two_processes_build_once(tmp_path: Path, records: list[Record]) -> None
 
 
 @pytest.mark.parametrize("file", ["images.npy", "masks.npy"])
-@pytest.mark.parametrize("damage", ["cut", "removed", "other shape"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "removed", "other shape"])
 def test_damaged_cache_is_rebuilt(
     tmp_path: Path, records: list[Record], file: str, damage: str
 ) -> None:
@@ -177,6 +177,8 @@ def test_damaged_cache_is_rebuilt(
     path = next(shelf.folder for shelf in cache.shelves.values() if shelf.masked) / file
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "empty":
+        path.write_bytes(b"")
     elif damage == "removed":
         path.unlink()
     else:
