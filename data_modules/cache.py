@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
@@ -64,13 +65,11 @@ class Shelf:
 
     def is_complete(self) -> bool:
         """Whether the folder can be read; a file cut short or of another shape does not count."""
-        try:
-            return all(
-                np.load(self.folder / f"{file}.npy", mmap_mode="r").shape == shape
-                for file, shape in self.shapes.items()
-            )
-        except (OSError, ValueError, EOFError):
-            return False
+        for file, shape in self.shapes.items():
+            array = mapped(self.folder / f"{file}.npy")
+            if array is None or array.shape != shape:
+                return False
+        return True
 
     @cached_property
     def maps(self) -> tuple[Pixels, Pixels]:
@@ -179,6 +178,17 @@ class DecodedCache:
     def __call__(self, record: Record) -> tuple[Pixels, Pixels]:
         """Image and mask of a record."""
         return self.shelves[record.category, record.split].load(record)
+
+
+def mapped(path: Path) -> NDArray[Any] | None:
+    """The array in a file, mapped into memory; None if the file is missing or damaged.
+
+    Even of a file that was renamed when complete, a power failure may leave a part or nothing.
+    """
+    try:
+        return np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 def require_room(directory: Path, shelves: Iterable[Shelf]) -> None:

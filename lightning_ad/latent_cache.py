@@ -28,6 +28,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from data_modules.cache import mapped
 from lightning_ad.networks.autoencoders import Autoencoder
 
 FORMAT = 1  # raise it whenever the same images and weights would give another file
@@ -92,21 +93,13 @@ class _LatentFile:
         self.path = datamodule.cache_dir / f"latents-{datamodule.data_set}-{key[:16]}.npy"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_suffix(".lock")):
-            if not self._is_whole():
+            if mapped(self.path) is None:
                 self._write(autoencoder, dataset, datamodule)
         self.latents = np.load(self.path, mmap_mode="r")
 
     def read(self, paths: Sequence[str], device: torch.device) -> Tensor:
         """Posteriors (B, 1 or 2, C, h, w) of images."""
         return torch.from_numpy(self.latents[[self.rows[path] for path in paths]]).to(device)
-
-    def _is_whole(self) -> bool:
-        """Whether the file can be read; a power failure may leave it cut short or empty."""
-        try:
-            np.load(self.path, mmap_mode="r")
-        except (OSError, ValueError, EOFError):
-            return False
-        return True
 
     def _write(self, autoencoder: Autoencoder, dataset: Any, datamodule: Any) -> None:
         loader: DataLoader = DataLoader(
