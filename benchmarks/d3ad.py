@@ -16,9 +16,9 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
 from benchmarks.measure import OwnProcess, as_published, medians, row, scoring
-from lightning_ad import maps
+from lightning_ad.maths import maps
+from lightning_ad.maths.nearest import distance_to_nearest
 from lightning_ad.methods import D3AD
-from lightning_ad.neighbours import distance_to_nearest
 from lightning_ad.networks import DiffusionUNet, FeaturePyramid, KLAutoencoder
 
 FEATURES = 128 * 16 * 16

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.measure import OwnProcess, as_published, medians, row, scoring
-from lightning_ad import diffusion, maps
+from lightning_ad.maths import diffusion, maps
 from lightning_ad.methods import DDAD
 from lightning_ad.networks import DiffusionUNet, FeaturePyramid
 

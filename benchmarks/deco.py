@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from benchmarks.measure import OwnProcess, as_published, medians, row, scoring
-from lightning_ad import maps
 from lightning_ad.cli import main as lightning
-from lightning_ad.deviation import latent_deviation, pixel_deviation
+from lightning_ad.maths import maps
+from lightning_ad.maths.deviation import latent_deviation, pixel_deviation
 from lightning_ad.methods import DeCoDiff
 from lightning_ad.networks import ContextUNet, KLAutoencoder
 

@@ -11,8 +11,8 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
 
-from lightning_ad.detector import AnomalyDetector
-from lightning_ad.networks.silu import InPlaceSiLU
+from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.speed.silu import InPlaceSiLU
 
 
 class Taken(NamedTuple):

@@ -14,13 +14,13 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, DistributedSampler
 
-from data_modules.cache import DecodedCache, user_cache_dir
 from data_modules.catalogue import Catalogue, names_hash
-from data_modules.check import check_files
-from data_modules.dataset import AnomalyDataset, Augmentation, Framing, Load
-from data_modules.images import load
+from data_modules.reading.cache import DecodedCache, user_cache_dir
+from data_modules.reading.check import check_files
+from data_modules.reading.dataset import AnomalyDataset, Augmentation, Framing, Load
+from data_modules.reading.images import load
+from data_modules.reading.samplers import EveryItemOnce, ShuffledDraws
 from data_modules.records import Batch, Record, Split
-from data_modules.samplers import EveryItemOnce, ShuffledDraws
 
 
 class AnomalyDataModule(LightningDataModule, Catalogue):

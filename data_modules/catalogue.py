@@ -12,9 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from data_modules.images import MaskRule
-from data_modules.layout import find_categories
 from data_modules.problems import DataError, WrongTreeError
+from data_modules.reading.images import MaskRule
+from data_modules.reading.layout import find_categories
 from data_modules.records import Counts, Record, Split
 
 

@@ -6,8 +6,8 @@ The tree is MVTec AD's, but copies differ in how masks and the folders of defect
 from pathlib import Path
 from typing import ClassVar
 
-from data_modules.layout import folders_in, images_in, pair_masks, train_test_records
 from data_modules.mvtec import MVTecAD
+from data_modules.reading.layout import folders_in, images_in, pair_masks, train_test_records
 from data_modules.records import Counts, Record
 
 

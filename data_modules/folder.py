@@ -8,9 +8,10 @@ from pathlib import Path
 
 from data_modules.base import AnomalyDataModule
 from data_modules.catalogue import name_share
-from data_modules.dataset import Augmentation
-from data_modules.images import IMAGE_SUFFIXES, MaskRule
-from data_modules.layout import (
+from data_modules.problems import DataError, WrongTreeError
+from data_modules.reading.dataset import Augmentation
+from data_modules.reading.images import IMAGE_SUFFIXES, MaskRule
+from data_modules.reading.layout import (
     NORMAL_FOLDERS,
     folders_in,
     images_below,
@@ -19,7 +20,6 @@ from data_modules.layout import (
     pair_masks,
     right_folder,
 )
-from data_modules.problems import DataError, WrongTreeError
 from data_modules.records import Record, Split
 
 TRAIN_SHARE = 0.8

@@ -11,9 +11,9 @@ from typing import ClassVar
 
 from data_modules.base import AnomalyDataModule
 from data_modules.catalogue import name_share
-from data_modules.dataset import Augmentation
-from data_modules.layout import folders_in, images_in
 from data_modules.problems import DataError
+from data_modules.reading.dataset import Augmentation
+from data_modules.reading.layout import folders_in, images_in
 from data_modules.records import GOOD, Counts, Record, Split
 
 NAME_LIST = "mtd_train_filenames.txt"

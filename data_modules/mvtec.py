@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from data_modules.base import AnomalyDataModule
-from data_modules.layout import folders_in, has_train_or_test, images_below, train_test_records
+from data_modules.reading.layout import (
+    folders_in,
+    has_train_or_test,
+    images_below,
+    train_test_records,
+)
 from data_modules.records import Counts, Record
 
 

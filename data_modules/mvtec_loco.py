@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from data_modules.layout import images_in, normal_records, train_test_records
 from data_modules.mvtec import MVTecAD
+from data_modules.reading.layout import images_in, normal_records, train_test_records
 from data_modules.records import Counts, Record
 
 VALIDATION = "validation"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from data_modules.base import AnomalyDataModule
-from data_modules.layout import images_below
 from data_modules.problems import DataError
+from data_modules.reading.layout import images_below
 from data_modules.records import GOOD, Record, Split
 
 LISTS = (Path("realiad_jsons", "realiad_jsons"), Path("realiad_jsons"))

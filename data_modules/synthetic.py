@@ -19,9 +19,9 @@ import numpy as np
 import skimage.data
 from filelock import FileLock
 
-from data_modules.cache import user_cache_dir
-from data_modules.images import Pixels
 from data_modules.mvtec import MVTecAD
+from data_modules.reading.cache import user_cache_dir
+from data_modules.reading.images import Pixels
 from data_modules.records import Counts
 
 VERSION = 1  # part of the default folder's name; raise it whenever other pixels would be written

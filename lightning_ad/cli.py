@@ -26,17 +26,19 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 import lightning_ad.methods  # noqa: F401  makes the short names known
-from data_modules import AnomalyDataModule, doctor
-from lightning_ad import importing, summarize
+from data_modules import AnomalyDataModule
+from data_modules.doctor import command as doctor
 from lightning_ad.callbacks import Evaluation, Panels, Predictions, Throughput
 from lightning_ad.callbacks.objective import Objective
+from lightning_ad.callbacks.preemption import EndOnSignals, FirstCheckpoint, end_on_signals
 from lightning_ad.callbacks.training_seed import TrainingSeed
-from lightning_ad.detector import AnomalyDetector, Phase
-from lightning_ad.experiment import announce, read_checkpoint, run_experiment
-from lightning_ad.explain import explain_errors
-from lightning_ad.preemption import EndOnSignals, FirstCheckpoint, end_on_signals
-from lightning_ad.run_folder import RunFolder
-from lightning_ad.tracking import describe_run, finish, forget_wandb_run, loggers_of
+from lightning_ad.commands import summarize
+from lightning_ad.commands.explain import explain_errors
+from lightning_ad.detector.detector import AnomalyDetector, Phase
+from lightning_ad.experiment.phases import announce, read_checkpoint, run_experiment
+from lightning_ad.experiment.run_folder import RunFolder
+from lightning_ad.experiment.tracking import describe_run, finish, forget_wandb_run, loggers_of
+from lightning_ad.networks import authors_weights as importing
 
 EXPECTED_WARNINGS = (
     ".*module\\(s\\) in eval mode at the start of training.*",  # what a phase freezes

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_ad.detector import AnomalyDetector
+from lightning_ad.detector.detector import AnomalyDetector
 
 
 @contextmanager

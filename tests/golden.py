@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_ad.importing import Method, convert, denoiser_for
 from lightning_ad.networks import ContextUNet, DiffusionUNet
+from lightning_ad.networks.authors_weights import Method, convert, denoiser_for
 
 
 def golden_arrays(shared: Path, name: str) -> dict[str, Tensor]:

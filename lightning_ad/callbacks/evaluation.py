@@ -9,7 +9,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
-from lightning_ad.callbacks.results import (
+from lightning_ad.callbacks.processes import data_module, of_all_processes
+from lightning_ad.detector.detector import Detection
+from lightning_ad.metrics.aupro import check_limit
+from lightning_ad.metrics.detection import METRICS_VERSION, DetectionMetrics
+from lightning_ad.reports.files import (
     ScoredImage,
     fingerprint,
     metric_rows,
@@ -17,10 +21,6 @@ from lightning_ad.callbacks.results import (
     write_csv,
     write_json,
 )
-from lightning_ad.callbacks.surroundings import data_module, of_all_processes
-from lightning_ad.detector import Detection
-from lightning_ad.metrics.aupro import check_limit
-from lightning_ad.metrics.detection import METRICS_VERSION, DetectionMetrics
 
 log = logging.getLogger(__name__)
 

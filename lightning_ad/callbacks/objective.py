@@ -15,8 +15,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from data_modules.synthetic import paste_defect
-from lightning_ad.callbacks.results import write_json
 from lightning_ad.metrics.detection import DetectionMetrics
+from lightning_ad.reports.files import write_json
 
 
 class Objective(Callback):

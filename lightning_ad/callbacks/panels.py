@@ -14,7 +14,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from numpy.typing import NDArray
 
-from lightning_ad.callbacks.drawing import (
+from lightning_ad.callbacks.processes import data_module, of_all_processes
+from lightning_ad.detector.detector import Detection
+from lightning_ad.reports.drawing import (
     Pixels,
     Scale,
     heat,
@@ -23,9 +25,7 @@ from lightning_ad.callbacks.drawing import (
     photograph,
     row_of,
 )
-from lightning_ad.callbacks.results import name_below, png_name
-from lightning_ad.callbacks.surroundings import data_module, of_all_processes
-from lightning_ad.detector import Detection
+from lightning_ad.reports.files import name_below, png_name
 
 log = logging.getLogger(__name__)
 

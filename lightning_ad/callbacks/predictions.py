@@ -12,10 +12,10 @@ import numpy as np
 from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
 
-from lightning_ad.callbacks.drawing import Scale, heat, overlay, photograph, row_of
-from lightning_ad.callbacks.results import name_below, png_name, write_csv
-from lightning_ad.callbacks.surroundings import data_module, of_all_processes
-from lightning_ad.detector import AnomalyDetector, Detection
+from lightning_ad.callbacks.processes import data_module, of_all_processes
+from lightning_ad.detector.detector import AnomalyDetector, Detection
+from lightning_ad.reports.drawing import Scale, heat, overlay, photograph, row_of
+from lightning_ad.reports.files import name_below, png_name, write_csv
 
 log = logging.getLogger(__name__)
 

@@ -22,19 +22,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from lightning_ad import diffusion, maps
-from lightning_ad.adaptation import Pyramid, cosine_loss, halves
-from lightning_ad.detector import AnomalyDetector, Phase
-from lightning_ad.latent_cache import LatentCache, require_fixed_images
-from lightning_ad.neighbours import (
+from lightning_ad.detector.detector import AnomalyDetector, Phase
+from lightning_ad.detector.latent_cache import LatentCache, require_fixed_images
+from lightning_ad.detector.per_category import per_category, require_at_least
+from lightning_ad.maths import diffusion, maps
+from lightning_ad.maths.adaptation import Pyramid, cosine_loss, halves
+from lightning_ad.maths.nearest import (
     bin_of,
     distance_to_nearest,
     equal_width_edges,
     leave_one_out_distance,
 )
 from lightning_ad.networks.autoencoders import Autoencoder, require_whole_latents
-from lightning_ad.networks.folding import fold_upsampling
-from lightning_ad.settings import per_category, require_at_least
+from lightning_ad.speed.folding import fold_upsampling
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 

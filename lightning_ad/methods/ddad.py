@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from lightning_ad import diffusion, maps
-from lightning_ad.adaptation import Pyramid, adaptation_loss, halves
-from lightning_ad.detector import AnomalyDetector, Phase
-from lightning_ad.settings import per_category, require_at_least
+from lightning_ad.detector.detector import AnomalyDetector, Phase
+from lightning_ad.detector.per_category import per_category, require_at_least
+from lightning_ad.maths import diffusion, maps
+from lightning_ad.maths.adaptation import Pyramid, adaptation_loss, halves
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 

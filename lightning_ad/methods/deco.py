@@ -3,8 +3,8 @@
 Beizaee, Lodygensky, Desrosiers, Dolz, "Correcting Deviations from Normality: A Reformulated
 Diffusion Model for Multi-Class Unsupervised Anomaly Detection", CVPR 2025, arXiv 2503.19357. In
 training some patches of a normal latent deviate and the network learns the direction back (see
-`lightning_ad.deviation`). At test time the latent itself, without added noise, is corrected in a
-few steps; what was changed, in pixels and in the latent alike, is the anomaly.
+`lightning_ad.maths.deviation`). At test time the latent itself, without added noise, is corrected
+in a few steps; what was changed, in pixels and in the latent alike, is the anomaly.
 
 What differs from the authors' code: the class is predicted from the image, or not used, instead of
 being given with the test image. `experiments/published/` has the authors' protocol.
@@ -20,14 +20,14 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from lightning_ad import deviation, diffusion
-from lightning_ad.detector import AnomalyDetector
-from lightning_ad.half_precision import HalfPrecision, HalfProducts
-from lightning_ad.latent_cache import LatentCache, require_fixed_images
+from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.latent_cache import LatentCache, require_fixed_images
+from lightning_ad.detector.per_category import require_at_least
+from lightning_ad.maths import deviation, diffusion
 from lightning_ad.networks.autoencoders import Autoencoder, require_whole_latents
 from lightning_ad.networks.context_unet import ContextUNet
-from lightning_ad.networks.folding import fold_upsampling
-from lightning_ad.settings import require_at_least
+from lightning_ad.speed.folding import fold_upsampling
+from lightning_ad.speed.half_precision import HalfPrecision, HalfProducts
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 ClassMode = Literal["given", "null", "predicted"]

@@ -24,11 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from lightning_ad import diffusion, maps
-from lightning_ad.adaptation import halves
-from lightning_ad.detector import AnomalyDetector
+from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.per_category import require_at_least
+from lightning_ad.maths import diffusion, maps
+from lightning_ad.maths.adaptation import halves
 from lightning_ad.networks.attention_mask import WatchedAttention
-from lightning_ad.settings import require_at_least
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_ad.metrics.ranking import area_to_limit
+from lightning_ad.metrics.curves import area_to_limit
 
 # Weights are whole multiples of 2^-40, because integers add up to the same sum in any order:
 # room for 8 million regions, and one of 1000 x 1000 pixels is off by less than a millionth.

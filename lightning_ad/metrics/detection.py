@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_ad.metrics.histogram import require_finite
+from lightning_ad.metrics.counts import require_finite
 from lightning_ad.metrics.image import ImageMetrics
 from lightning_ad.metrics.pixel import PixelMetrics
 

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from lightning_ad.metrics.counts import require_finite
 from lightning_ad.metrics.detection import warn_undefined
-from lightning_ad.metrics.histogram import require_finite
 from lightning_ad.metrics.image import ImageMetrics, image_metrics
 from lightning_ad.metrics.pixel import PixelMetrics, pixel_metrics
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from lightning_ad.metrics.histogram import DEFECTIVE, NORMAL, RankingMetric, require_finite
-from lightning_ad.metrics.ranking import auroc, average_precision, f1_maximum
+from lightning_ad.metrics.counts import DEFECTIVE, NORMAL, RankingMetric, require_finite
+from lightning_ad.metrics.curves import auroc, average_precision, f1_maximum
 
 
 def image_metrics(table: Tensor) -> dict[str, float]:

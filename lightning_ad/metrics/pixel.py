@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from lightning_ad.metrics.aupro import aupro, check_limit, region_weights
-from lightning_ad.metrics.histogram import MAX_BINS, RankingMetric, require_finite
-from lightning_ad.metrics.ranking import auroc, average_precision, f1_maximum
+from lightning_ad.metrics.counts import MAX_BINS, RankingMetric, require_finite
+from lightning_ad.metrics.curves import auroc, average_precision, f1_maximum
 
 
 def pixel_metrics(table: Tensor, fpr_limit: float) -> dict[str, float]:

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
-from lightning_ad.half_precision import HalfPrecision
 from lightning_ad.networks.unet import DiffusionUNet
+from lightning_ad.speed.half_precision import HalfPrecision
 
 
 class WatchedAttention:

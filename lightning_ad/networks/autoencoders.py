@@ -16,7 +16,7 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor, nn
 
-from lightning_ad.networks.silu import activate_in_place
+from lightning_ad.speed.silu import activate_in_place
 
 
 class Autoencoder(nn.Module, ABC):

@@ -14,7 +14,7 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from lightning_ad.networks.silu import activate_in_place
+from lightning_ad.speed.silu import activate_in_place
 
 SIZES = {"XS": (64, 4), "S": (128, 4), "M": (192, 6), "L": (256, 8), "XL": (320, 12)}
 """Base width and attention heads of the first level, by the paper's name."""

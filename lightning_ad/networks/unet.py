@@ -13,7 +13,7 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
-from lightning_ad.networks.silu import activate_in_place
+from lightning_ad.speed.silu import activate_in_place
 
 PAPER_MULTIPLIERS = {
     256: (1, 1, 2, 2, 4, 4),  # DDAD

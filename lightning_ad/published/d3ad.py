@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_ad import diffusion
+from lightning_ad.maths import diffusion
+from lightning_ad.maths.nearest import distance_to_nearest
 from lightning_ad.methods.d3ad import D3AD, PARTS
-from lightning_ad.neighbours import distance_to_nearest
 from lightning_ad.published.drifting import DriftingExtractor
 
 

@@ -4,8 +4,8 @@ from typing import Self
 
 from torch import Tensor, nn
 
-from lightning_ad.adaptation import Pyramid
-from lightning_ad.detector import AnomalyDetector
+from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.maths.adaptation import Pyramid
 
 
 class DriftingExtractor(AnomalyDetector):

@@ -9,8 +9,8 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from data_modules.samplers import EveryItemOnce
-from lightning_ad.detector import Detection
+from data_modules.reading.samplers import EveryItemOnce
+from lightning_ad.detector.detector import Detection
 
 CATEGORIES = ["bottle", "cable"]
 SIZE = 32

@@ -10,8 +10,8 @@ from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import roc_auc_score
 
 from lightning_ad.callbacks import Evaluation, Throughput
-from lightning_ad.callbacks.results import name_below
 from lightning_ad.metrics import evaluate_maps
+from lightning_ad.reports.files import name_below
 from tests.callbacks.example import CATEGORIES, Data, Detector, Images, trainer
 
 COUNT = 17

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_ad.callbacks import Panels, Predictions
-from lightning_ad.callbacks.drawing import Scale, heat, photograph, row_of
+from lightning_ad.reports.drawing import Scale, heat, photograph, row_of
 from tests.callbacks.example import SIZE, Data, Detector, Images, trainer
 
 

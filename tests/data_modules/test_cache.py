@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from data_modules import MVTecAD
-from data_modules import cache as cache_module
-from data_modules.cache import DecodedCache, user_cache_dir
-from data_modules.images import load
 from data_modules.problems import DataError
+from data_modules.reading import cache as cache_module
+from data_modules.reading.cache import DecodedCache, user_cache_dir
+from data_modules.reading.images import load
 from data_modules.records import Record
 from tests import fakes
 

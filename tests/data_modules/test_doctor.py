@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_modules.doctor import main
+from data_modules.doctor.command import main
 from tests import fakes
 from tests.data_modules.test_data_sets import LAYOUTS
 

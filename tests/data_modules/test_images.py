@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_modules.images import load, read_image, read_mask, require_complete
 from data_modules.problems import DataError
+from data_modules.reading.images import load, read_image, read_mask, require_complete
 from data_modules.records import Record
 from tests.fakes import texture, write
 

@@ -13,7 +13,7 @@ from lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from data_modules import DataError, MVTecAD
-from data_modules.samplers import EveryItemOnce, ShuffledDraws
+from data_modules.reading.samplers import EveryItemOnce, ShuffledDraws
 from tests import fakes
 from tests.conftest import REPOSITORY
 

@@ -11,7 +11,7 @@ import pytest
 import skimage.data
 
 from data_modules import SyntheticTextures
-from data_modules.images import read_image, read_mask
+from data_modules.reading.images import read_image, read_mask
 from data_modules.synthetic import SIDE, TEST_BAND, paste_defect, write_once
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-from lightning_ad import maps
-from lightning_ad.calibration import Calibration
+from lightning_ad.experiment.calibrate import Calibration
+from lightning_ad.maths import maps
 from lightning_ad.methods import D3AD
 from lightning_ad.networks import DiffusionUNet, KLAutoencoder
 from tests.golden import golden_arrays, golden_denoiser

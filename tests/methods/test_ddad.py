@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_ad.adaptation import adaptation_loss
+from lightning_ad.maths.adaptation import adaptation_loss
 from lightning_ad.methods import DDAD
 from tests.golden import golden_arrays, golden_denoiser
 from tests.methods.tiny import images, same_weights, tiny_denoiser, tiny_pyramid, weights_of

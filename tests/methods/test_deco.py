@@ -8,9 +8,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from lightning_ad.deviation import latent_deviation, pixel_deviation
-from lightning_ad.half_precision import HalfProducts
+from lightning_ad.maths.deviation import latent_deviation, pixel_deviation
 from lightning_ad.methods import DeCoDiff
+from lightning_ad.speed.half_precision import HalfProducts
 from tests.golden import golden_arrays, golden_denoiser
 from tests.methods.tiny import images, same_weights, tiny_pyramid, weights_of
 from tests.methods.tiny_latent import TinyLatents, tiny_context_unet

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_ad.half_precision import HalfPrecision
+from lightning_ad.speed.half_precision import HalfPrecision
 from tests.methods.test_d3ad import calibrated as d3ad
 from tests.methods.test_ddad import ddad
 from tests.methods.test_deco import deco

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lightning_ad import diffusion, maps
+from lightning_ad.maths import diffusion, maps
 from lightning_ad.methods import TextureDDM
 from lightning_ad.methods.texture import blur_guidance
 from lightning_ad.networks.attention_mask import WatchedAttention

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_ad.detector import AnomalyDetector
+from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.networks import DiffusionUNet
 
 SIZE = 16

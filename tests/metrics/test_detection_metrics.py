@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, distributed
 
 from lightning_ad.metrics import DetectionMetrics, ImageMetrics, PixelMetrics, evaluate_maps
-from lightning_ad.metrics.histogram import MAX_BINS
+from lightning_ad.metrics.counts import MAX_BINS
 
 CATEGORIES = ["bottle", "v1.0 cable", "only normal"]
 IMAGES, SIZE = 31, 96  # more pixels in a category than bins

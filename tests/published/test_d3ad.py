@@ -4,8 +4,8 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
+from lightning_ad.maths.nearest import equal_width_edges
 from lightning_ad.methods import D3AD
-from lightning_ad.neighbours import equal_width_edges
 from lightning_ad.published import D3ADAsPublished
 from tests.golden import golden_arrays
 from tests.methods.test_d3ad import tiny_latent_denoiser

@@ -1,0 +1,115 @@
+"""From a record's pixels to the item of a batch: crop, augmentation, scaling to [-1, 1]."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypedDict, get_args
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data_modules.reading.images import Pixels
+from data_modules.reading.samplers import Draw
+from data_modules.records import Record
+
+Augmentation = Literal["horizontal_flip", "vertical_flip", "quarter_turns", "translation"]
+Load = Callable[[Record], tuple[Pixels, Pixels]]
+
+
+class Item(TypedDict):
+    """One image of a `Batch`, which has the same keys."""
+
+    image: Tensor
+    mask: Tensor
+    label: int
+    category: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Square of `resize` pixels, of which a crop of `image_size` is seen, and its augmentations."""
+
+    image_size: int
+    resize: int
+    augment: tuple[Augmentation, ...]
+
+    def __post_init__(self) -> None:
+        if self.resize < self.image_size:
+            raise ValueError(
+                f"data.resize ({self.resize}) must be at least data.image_size ({self.image_size})"
+            )
+        for name in self.augment:
+            if name not in get_args(Augmentation):
+                raise ValueError(
+                    f"data.augment: unknown {name!r}; known are {', '.join(get_args(Augmentation))}"
+                )
+
+    @property
+    def translation(self) -> int:
+        """How far training images move at most, in pixels: a sixteenth of the side, or 0."""
+        return self.image_size // 16 if "translation" in self.augment else 0
+
+    def transform(self, training: bool) -> A.Compose | None:
+        """Albumentations that lead from `resize` to `image_size`; None where nothing is done."""
+        cropped = self.resize > self.image_size
+        side = self.image_size
+        if not training:
+            return A.Compose([A.CenterCrop(side, side)]) if cropped else None
+        steps: dict[str, A.BasicTransform] = {
+            "horizontal_flip": A.HorizontalFlip(p=0.5),
+            "vertical_flip": A.VerticalFlip(p=0.5),
+            "quarter_turns": A.RandomRotate90(p=1.0),
+            "translation": A.Affine(
+                translate_px=(-self.translation, self.translation),
+                interpolation=cv2.INTER_NEAREST,  # by whole pixels, which stay as they are
+                border_mode=cv2.BORDER_REFLECT_101,
+                p=1.0,
+            ),
+        }
+        chosen = [steps[name] for name in self.augment]
+        if cropped:
+            chosen.insert(0, A.RandomCrop(side, side))
+        return A.Compose(chosen) if chosen else None
+
+
+class AnomalyDataset(Dataset[Item]):
+    """Records as tensors; `load` gives a record's pixels, from files or from the cache."""
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        categories: Sequence[str],
+        load: Load,
+        transform: A.Compose | None,
+        seed: int,
+    ) -> None:
+        self.records = records
+        self.numbers = {category: number for number, category in enumerate(categories)}
+        self.load = load
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, draw: int | Draw) -> Item:
+        item, epoch = draw if isinstance(draw, Draw) else (draw, 0)
+        record = self.records[item]
+        image, mask = self.load(record)
+        if self.transform is not None:
+            state = np.random.SeedSequence([self.seed, epoch, item]).generate_state(1)
+            self.transform.set_random_seed(int(state[0]))
+            seen = self.transform(image=image, mask=mask)
+            image, mask = seen["image"], seen["mask"]
+        scaled = image.astype(np.float32).transpose(2, 0, 1) / 127.5 - 1
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(scaled)),
+            "mask": torch.from_numpy(np.array(mask[None])),
+            "label": record.label,
+            "category": self.numbers[record.category],
+            "path": str(record.image),
+        }

@@ -1,0 +1,368 @@
+"""The one evaluation path: what every method shares, and what it has to tell on its own.
+
+A method is a subclass that says how it trains (`loss`), how it compares an image with its
+reconstruction (`compare`) and how it fuses the resulting maps into one (`fuse`). The base class
+turns that into Lightning steps, a `Detection` that never depends on an image's neighbours in the
+batch, calibration from normal images and self-sufficient checkpoints.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lightning_ad.detector.per_category import per_category
+from lightning_ad.experiment.calibrate import Calibration
+from lightning_ad.speed.allocation import keep_freed_memory
+from lightning_ad.speed.half_precision import HalfPrecision
+
+N = TypeVar("N", bound=nn.Module)
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+"""Trainer precisions that leave schedules and weights in float32."""
+
+STATES = ("state_dict", "current_model_state")
+"""Where a checkpoint holds weights; the second is written by Lightning's weight averaging."""
+
+
+@dataclass
+class Detection:
+    """What a method says about a batch of images."""
+
+    anomaly_map: Tensor
+    """(B, 1, H, W) float32, larger is more anomalous."""
+    score: Tensor
+    """(B,) float32, one score per image."""
+    reconstruction: Tensor
+    """(B, 3, H, W) in [-1, 1], the image as the model would have it."""
+    parts: dict[str, Tensor]
+    """The named maps (B, 1, H, W) that were fused into ``anomaly_map``."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stage of training, a `fit` of its own."""
+
+    name: str
+    epochs: int | None = None
+    """Length in epochs; None leaves it to the Trainer."""
+
+
+class AnomalyDetector(LightningModule, ABC):
+    """Base of all methods.
+
+    Args:
+        false_alarm_rate: share of normal images, and of normal pixels, that calibration lets
+            through above the thresholds.
+    """
+
+    protocol = "default"
+    """Name of the evaluation protocol, part of every result's fingerprint."""
+    remembers = False
+    """Whether calibration needs `memorize` and `build_memory`."""
+    kept_once: tuple[str, ...] = ()
+    """Names of frozen parts that only the final checkpoint holds."""
+    by_category: tuple[str, ...] = ()
+    """Names of settings that may be one number, or one per category by name."""
+
+    def __init__(self, false_alarm_rate: float = 0.01) -> None:
+        super().__init__()
+        if not 0 < false_alarm_rate < 1:
+            raise ValueError(f"false_alarm_rate must lie between 0 and 1, got {false_alarm_rate}")
+        self.false_alarm_rate = false_alarm_rate
+        self.categories: list[str] = []
+        self.calibration = Calibration()
+        self.phase = ""
+        self._category_index: dict[int, int] = {}
+        self._held_out_loss = torch.zeros(2)
+        self._halves: dict[nn.Module, HalfPrecision] = {}  # a dict stays out of checkpoints
+
+    # What a method tells.
+
+    def phases(self) -> list[Phase]:
+        """The training phases, in order."""
+        return [Phase("denoise")]
+
+    @abstractmethod
+    def trained(self) -> list[nn.Module]:
+        """The parts that train in the current `phase`; all others stay frozen, in eval mode."""
+
+    @abstractmethod
+    def loss(self, image: Tensor, category: Tensor) -> Tensor:
+        """Loss of the current `phase` on a batch (B, 3, H, W) with categories (B,)."""
+
+    @abstractmethod
+    def configure_optimizers(self) -> Any:
+        """The optimizer of the current `phase`, or what else Lightning takes."""
+
+    @abstractmethod
+    def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Reconstruct images (B, 3, H, W); return that and named distance maps (B, 1, H, W).
+
+        Nothing here may depend on an image's neighbours: noise comes from
+        `diffusion.seeded_noise`. A category is -1 where it is unknown.
+        """
+
+    @abstractmethod
+    def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
+        """Fuse the named maps (B, 1, H, W) of `compare` into one anomaly map (B, 1, H, W).
+
+        Runs after `calibrate`, there on CPU: move what else takes part to ``category.device``.
+        """
+
+    def score(self, anomaly_map: Tensor) -> Tensor:
+        """Image scores (B,) of anomaly maps (B, 1, H, W): their maxima."""
+        return anomaly_map.flatten(1).amax(1)
+
+    def calibrate(self, extremes: dict[str, Tensor]) -> None:
+        """Set fusion constants from ``<part>_min``, ``<part>_max`` and ``category``, each (N,).
+
+        They are the extremes of each map of `compare` over the held-out normal images; what is put
+        into ``self.calibration[name]`` travels with the weights.
+        """
+
+    def memorize(self, image: Tensor, category: Tensor) -> dict[str, Tensor]:
+        """``features`` (B, ...) to keep of training images, for methods that `remembers`."""
+        raise NotImplementedError(f"{type(self).__name__} remembers nothing")
+
+    def build_memory(self, features: Tensor, category: Tensor) -> None:
+        """Store what `memorize` found over all training images in ``calibration``."""
+        raise NotImplementedError(f"{type(self).__name__} remembers nothing")
+
+    # What all methods share.
+
+    def detect(self, image: Tensor, category: Tensor) -> Detection:
+        """Score images (B, 3, H, W) in [-1, 1] of the categories (B,), -1 where unknown."""
+        reconstruction, parts = self.checked_compare(image, category)
+        anomaly_map = self.checked_fuse(parts, category)
+        score = self.score(anomaly_map)
+        return Detection(anomaly_map, score, reconstruction.float(), parts)
+
+    def checked_compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """`compare`, its maps of the shape they must have."""
+        reconstruction, parts = self.compare(image, category)
+        for name, part in parts.items():
+            self._require_shape(f"compare's '{name}'", part, image)
+        return reconstruction, parts
+
+    def checked_fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
+        """`fuse`, its map of the shape it must have."""
+        anomaly_map = self.fuse(parts, category)
+        self._require_shape("fuse's map", anomaly_map, next(iter(parts.values())))
+        return anomaly_map
+
+    def _require_shape(self, name: str, found: Tensor, like: Tensor) -> None:
+        expected = (len(like), 1, *like.shape[2:])
+        if tuple(found.shape) != expected:
+            raise ValueError(
+                f"{type(self).__name__}: {name} must be of shape {expected}, not "
+                f"{tuple(found.shape)}"
+            )
+
+    def image_threshold(self, category: Tensor) -> Tensor:
+        """Score (B,) above which an image of the category (B,) is called anomalous."""
+        return self._threshold("image_threshold", category)
+
+    def pixel_threshold(self, category: Tensor) -> Tensor:
+        """Map value (B,) above which a pixel is called anomalous."""
+        return self._threshold("pixel_threshold", category)
+
+    def _threshold(self, name: str, category: Tensor) -> Tensor:
+        if name not in self.calibration:
+            return torch.full(category.shape, math.nan, device=category.device)
+        return self.calibration[name].to(category.device)[category]
+
+    def setting_of(self, name: str, category: Tensor) -> Tensor:
+        """A setting in `by_category`, as a number (B,) for each image of the categories (B,)."""
+        values = per_category(getattr(self, name), self.categories, name)
+        return torch.tensor(values, device=category.device)[category]
+
+    def category_of(self, batch: Any) -> Tensor:
+        """The detector's own index (B,) of each image's category, -1 where it knows none."""
+        known = [self._category_index.get(i, -1) for i in batch["category"].tolist()]
+        return torch.tensor(known, device=batch["image"].device)
+
+    def load_pretrained(self) -> None:
+        """Load published weights into the parts that come with some."""
+        for part in self.children():
+            load = getattr(part, "load_pretrained", None)
+            if load is not None:
+                load()
+
+    def enter_phase(self, name: str) -> None:
+        """Let only that phase's parts require gradients and train."""
+        self.phase = name
+        self.requires_grad_(False)
+        trained = self.trained()
+        if not any(True for part in trained for _ in part.parameters()):
+            raise ValueError(
+                f"{type(self).__name__}.trained() names no parameters in phase '{name}'"
+            )
+        for part in trained:
+            part.requires_grad_(True)
+        # Buffers are the same everywhere. Broadcasting them at each forward pass, as DDP would,
+        # hangs where one process validates one batch fewer than another.
+        buffers = [name for name, _ in self.named_buffers()]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, buffers)
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of the parts that train in this phase; what is frozen stays in eval mode."""
+        super().train(False)
+        self.training = mode
+        self._halves = {}  # what they copy may change
+        for part in self.trained() if self.phase else []:
+            part.train(mode)
+        return self
+
+    def prepare_inference(self) -> None:
+        """Lay weights out for speed: channels last won in inference on every device measured.
+
+        On a CPU the process holds on to freed memory from here on.
+        """
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._halves = {}
+
+    def in_precision(self, network: N) -> N | HalfPrecision:
+        """A network for inference: itself, or under autocast a copy in half precision, kept."""
+        if not torch.is_autocast_enabled(self.device.type):
+            return network
+        if network not in self._halves:
+            dtype = torch.get_autocast_dtype(self.device.type)
+            self._halves[network] = self.halved(network, dtype)
+        return self._halves[network]
+
+    def halved(self, network: nn.Module, dtype: torch.dtype) -> HalfPrecision:
+        """A copy of a network in half precision, for `in_precision` to keep."""
+        return HalfPrecision(network, dtype)
+
+    # Lightning's hooks.
+
+    def setup(self, stage: str) -> None:
+        """Learn the data's categories; a model that trains without the CLI enters its phase."""
+        if self.trainer.precision not in PRECISIONS:
+            raise ValueError(
+                f"trainer.precision {self.trainer.precision} would round the noise schedule and "
+                f"the weights: choose one of {', '.join(PRECISIONS)}"
+            )
+        if stage == "fit" or not self.trainer.ckpt_path:  # else when the checkpoint is loaded
+            self.match_categories(self.trainer.datamodule.categories, stage)  # type: ignore[attr-defined]
+        self.check_data(self.trainer.datamodule, stage)  # type: ignore[attr-defined]
+        if stage == "fit" and not self.phase:
+            self.load_pretrained()
+            self.enter_phase(self.phases()[0].name)
+        if stage == "validate" and not self.phase:
+            self.phase = self.phases()[0].name
+
+    def check_data(self, datamodule: Any, stage: str) -> None:
+        """Raise a ValueError for data that the networks cannot take, or too little of it.
+
+        `lightning fit` asks before an image is read.
+        """
+
+    def match_categories(self, categories: list[str], stage: str) -> None:
+        """Map the data's categories to the detector's own, or refuse categories it never saw.
+
+        Settings by category that lack one are refused too.
+        """
+        self.categories = self.categories or list(categories)
+        for name in self.by_category:
+            per_category(getattr(self, name), self.categories, name)
+        unknown = sorted(set(categories) - set(self.categories))
+        if unknown and stage != "predict":
+            raise ValueError(
+                f"the checkpoint was trained on {self.categories}, the data has {unknown} too: "
+                "set data.category to what it was trained on, or train on these categories"
+            )
+        own = {name: i for i, name in enumerate(self.categories)}
+        self._category_index = {i: own.get(name, -1) for i, name in enumerate(categories)}
+
+    def batch_loss(self, batch: Any) -> Tensor:
+        """Loss of the current phase on a batch; a method may look up its paths in a cache."""
+        return self.loss(batch["image"], self.category_of(batch))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """One step of the current phase."""
+        loss = self.batch_loss(batch)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} in phase '{self.phase}', epoch {self.current_epoch}, "
+                f"step {self.global_step}: lower the learning rate or train in 32-true precision; "
+                "finished phases are kept, the same command goes on from the last checkpoint"
+            )
+        self.log(f"{self.phase}/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """The loss on held-out normal images, with the same noise in every epoch."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(batch_idx)
+            loss = self.batch_loss(batch)
+        size = len(batch["image"])
+        self._held_out_loss += torch.stack([loss.detach() * size, loss.new_tensor(size)])
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the sum over held-out images."""
+        self._held_out_loss = torch.zeros(2, device=self.device)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean; here, as one process may have no batch while another reduces its loss."""
+        total, images = self.trainer.strategy.reduce(self._held_out_loss, reduce_op="sum")
+        self.log(f"{self.phase}/val_loss", total / images, prog_bar=True, sync_dist=True)
+
+    def test_step(self, batch: Any, batch_idx: int) -> Detection:  # type: ignore[override]
+        """Score a batch; callbacks do the rest."""
+        return self.detect(batch["image"], self.category_of(batch))
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Detection:
+        """Score a batch; callbacks do the rest."""
+        return self.detect(batch["image"], self.category_of(batch))
+
+    def on_test_start(self) -> None:
+        """Prepare for speed."""
+        self.prepare_inference()
+
+    def on_predict_start(self) -> None:
+        """Prepare for speed."""
+        self.prepare_inference()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the method and its categories; leave out what only the final checkpoint holds."""
+        checkpoint["method"] = type(self).__name__
+        checkpoint["categories"] = self.categories
+        for key in STATES:
+            if key in checkpoint:
+                checkpoint[key] = self.without_kept_once(checkpoint[key])
+
+    def without_kept_once(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict less the frozen parts that only the final checkpoint holds."""
+        prefixes = tuple(f"{name}." for name in self.kept_once)
+        return {key: value for key, value in state.items() if not key.startswith(prefixes)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check the method and take over its categories; keep own parts the checkpoint lacks."""
+        method = checkpoint.get("method", "another program")
+        if method not in [base.__name__ for base in type(self).__mro__]:
+            raise ValueError(
+                f"the checkpoint is of {method}, the configuration of {type(self).__name__}: "
+                "give the checkpoint's own config.yaml, or no --config at all"
+            )
+        self.categories = list(checkpoint["categories"]) or self.categories
+        trainer, datamodule = self._trainer, getattr(self._trainer, "datamodule", None)
+        if trainer is not None and trainer.state.fn is not None and datamodule is not None:
+            # Lightning loads after `setup`, which did not know yet what was trained on.
+            self.match_categories(datamodule.categories, trainer.state.fn.value)
+        for key in STATES:
+            if key in checkpoint:
+                present = {name.split(".")[0] for name in checkpoint[key]}
+                own = self.state_dict().items()
+                absent = {k: v for k, v in own if k.split(".")[0] not in present}
+                checkpoint[key] = {**absent, **checkpoint[key]}

@@ -1,0 +1,165 @@
+"""Means and deviations over runs are NumPy's, and unlike runs are never averaged."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from lightning_ad.commands.summarize import main
+
+METRICS = ("image_auroc", "pixel_aupro")
+
+
+def write_run(root, name, category, seed, values, method="DDAD", image_size=64, guidance=3.0):
+    folder = root / name
+    folder.mkdir(parents=True)
+    numbers = {f"test/{category}/{m}": v for m, v in zip(METRICS, values, strict=True)}
+    numbers |= {f"test/mean/{m}": v for m, v in zip(METRICS, values, strict=True)}
+    data = {"data_set": "MVTecAD", "categories": [category], "image_size": image_size, "test": name}
+    definition = {"fingerprint": f"{category}-{image_size}", "protocol": "default", "data": data}
+    (folder / "metrics.json").write_text(json.dumps(numbers | definition | {"images": 9}))
+    config = {
+        "seed_everything": seed,
+        "model": {
+            "class_path": f"lightning_ad.methods.x.{method}",
+            "init_args": {"guidance": guidance},
+        },
+        "data": {"class_path": "MVTecAD", "init_args": {"batch_size": 4}},
+        "trainer": {"max_epochs": 3},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+@pytest.fixture
+def six(tmp_path):
+    values = np.random.default_rng(0).uniform(0.5, 1, size=(2, 3, 2)).round(6)
+    for i, category in enumerate(("bottle", "grid")):
+        for seed in range(3):
+            write_run(tmp_path, f"{category}/{seed}", category, seed, values[i, seed].tolist())
+    return tmp_path, values
+
+
+def summary(capsys, *arguments):
+    main([str(argument) for argument in arguments])
+    return capsys.readouterr().out
+
+
+def rows(capsys, root):
+    return list(csv.DictReader(io.StringIO(summary(capsys, root, "--format=csv"))))
+
+
+def test_means_and_deviations_are_numpys(six, capsys):
+    root, values = six
+    per_row = {"bottle": values[0], "grid": values[1], "mean": values.mean(0)}
+    found = rows(capsys, root)
+    assert [row["category"] for row in found] == ["bottle", "grid", "mean"]
+    for row in found:
+        assert row["seeds"] == "3" and row["method"] == "DDAD" and row["data"] == "MVTecAD"
+        for column, metric in enumerate(METRICS):
+            sample = per_row[row["category"]][:, column]
+            assert float(row[metric]) == pytest.approx(sample.mean(), abs=1e-12)
+            assert float(row[f"{metric}_std"]) == pytest.approx(sample.std(ddof=1), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "style, between", [("terminal", " ± "), ("markdown", " ± "), ("latex", r" \pm ")]
+)
+def test_every_format_shows_mean_and_deviation(six, capsys, style, between):
+    root, values = six
+    text = summary(capsys, root, f"--format={style}")
+    for sample in (values[0, :, 0], values[1, :, 1], values.mean(0)[:, 0]):
+        assert f"{sample.mean():.4f}{between}{sample.std(ddof=1):.4f}" in text
+
+
+def test_latex_escapes_names(six, capsys):
+    header = next(line for line in summary(capsys, six[0], "--format=latex").splitlines()
+                  if line.startswith("data"))  # fmt: skip
+    assert r"image\_auroc" in header and header.endswith(r" \\")
+
+
+def test_the_table_may_go_to_a_file(six, capsys, tmp_path):
+    file = tmp_path / "tables" / "summary.md"
+    assert summary(capsys, six[0], "--format=markdown", f"--output={file}") == ""
+    assert file.read_text() == summary(capsys, six[0], "--format=markdown")
+
+
+def test_a_stray_run_of_another_image_size_is_refused_by_name(six, capsys):
+    stray = write_run(six[0], "stray", "grid", 3, [0.9, 0.9], image_size=32)
+    with pytest.raises(SystemExit) as refused:
+        main([str(six[0])])
+    message = str(refused.value)
+    assert str(stray) in message and "data.image_size is 32" in message and "64" in message
+    assert f"{six[0] / 'grid/1'}:" not in message
+    assert capsys.readouterr().out == ""
+
+
+def test_a_category_measured_at_another_size_is_refused_too(six):
+    for seed in range(2):
+        write_run(six[0], f"tile/{seed}", "tile", seed, [0.9, 0.9], image_size=32)
+    with pytest.raises(SystemExit, match=r"tile/0: data.image_size is 32"):
+        main([str(six[0])])
+
+
+def test_methods_stand_side_by_side(six, capsys):
+    write_run(six[0], "d3ad", "bottle", 0, [0.9, 0.8], method="D3AD")
+    found = [(row["category"], row["method"], row["seeds"]) for row in rows(capsys, six[0])]
+    assert found[:2] == [("bottle", "D3AD", "1"), ("bottle", "DDAD", "3")]
+
+
+def test_one_run_has_no_deviation(tmp_path, capsys):
+    write_run(tmp_path, "only", "bottle", 0, [0.9, 0.8])
+    assert rows(capsys, tmp_path)[0]["image_auroc_std"] == ""
+    assert "0.9000 ±" not in summary(capsys, tmp_path)
+
+
+def test_other_settings_get_a_row_of_their_own(six, capsys):
+    write_run(six[0], "strong", "bottle", 0, [0.9, 0.8], guidance=9.0)
+    assert {row["method"] for row in rows(capsys, six[0])} == {
+        "DDAD guidance=3",
+        "DDAD guidance=9",
+    }
+
+
+def test_undefined_metrics_do_not_spoil_the_mean(tmp_path, capsys):
+    write_run(tmp_path, "a", "bottle", 0, [0.5, None])
+    write_run(tmp_path, "b", "grid", 0, [0.7, 0.8])
+    write_run(tmp_path, "c", "tile", 0, [float("nan"), 0.6])
+    found = {row["category"]: row for row in rows(capsys, tmp_path)}
+    assert found["bottle"]["pixel_aupro"] == "" and found["tile"]["image_auroc"] == ""
+    assert float(found["mean"]["image_auroc"]) == pytest.approx(0.6)
+    assert float(found["mean"]["pixel_aupro"]) == pytest.approx(0.7)
+
+
+def test_an_incomplete_seed_is_left_out_of_the_mean_and_named(six, capsys):
+    root, values = six
+    write_run(root, "late", "grid", 7, [0.1, 0.1])
+    text = summary(capsys, root)
+    assert "seed 7 lacks bottle" in text
+    mean = {row["category"]: row for row in rows(capsys, root)}["mean"]
+    assert float(mean["image_auroc"]) == pytest.approx(values.mean(0)[:, 0].mean())
+
+
+def test_the_same_seed_twice_is_refused(six):
+    write_run(six[0], "copy", "grid", 1, [0.9, 0.9])
+    with pytest.raises(SystemExit, match=r"repeats DDAD on MVTecAD grid with seed 1"):
+        main([str(six[0])])
+
+
+@pytest.mark.parametrize(
+    "file, content",
+    [("metrics.json", '{"test/grid'), ("config.yaml", "model: 3"), ("config.yaml", None)],
+)
+def test_an_unreadable_run_is_named(six, file, content):
+    broken = six[0] / "grid/0" / file
+    broken.write_text(content) if content else broken.unlink()
+    with pytest.raises(SystemExit, match="grid/0 is no finished run"):
+        main([str(six[0])])
+
+
+def test_a_folder_without_runs_is_named(tmp_path):
+    with pytest.raises(SystemExit, match=f"no metrics.json below {tmp_path}"):
+        main([str(tmp_path)])

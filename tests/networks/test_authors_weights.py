@@ -1,0 +1,161 @@
+"""Published checkpoints give the authors' outputs in our networks; wrong files are explained."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_modules import MVTecAD, VisA
+from lightning_ad.cli import main
+from lightning_ad.experiment.phases import load_weights
+from lightning_ad.methods import DDAD
+from lightning_ad.networks import ContextUNet, DiffusionUNet
+from lightning_ad.networks.authors_weights import (
+    DECO_CATEGORIES,
+    Method,
+    denoiser_for,
+    import_denoiser,
+    read_checkpoint,
+)
+from tests.golden import authors_weights, golden_arrays, golden_denoiser
+
+
+@pytest.mark.parametrize("method", ["ddad", "d3ad"])
+def test_pixel_unet_reproduces_the_authors_output(shared: Path, method: Method):
+    recorded = golden_arrays(shared, f"{method}_unet")
+    with torch.inference_mode():
+        eps = golden_denoiser(shared, method)(recorded["x"], recorded["t"])
+    torch.testing.assert_close(eps, recorded["eps"], rtol=1e-4, atol=1e-4)
+
+
+def test_context_unet_reproduces_the_authors_output(shared: Path):
+    recorded = golden_arrays(shared, "deco_unet")
+    with torch.inference_mode():
+        d = golden_denoiser(shared, "deco")(
+            recorded["x"], recorded["t"], recorded["classes"].flatten()
+        )
+    torch.testing.assert_close(d, recorded["out"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["ddad", "d3ad", "deco"])
+def test_a_published_file_fills_our_network(shared: Path, tmp_path: Path, method: Method):
+    weights = authors_weights(shared / "golden" / f"{method}_unet_keys.json")
+    published = (
+        {"model": weights, "args": argparse.Namespace(size="L")}
+        if method == "deco"
+        else {f"module.{k}": v for k, v in weights.items()}
+    )
+    torch.save(published, tmp_path / "published.pt")
+    denoiser = denoiser_for(method, read_checkpoint(tmp_path / "published.pt"))
+    import_denoiser(method, tmp_path / "published.pt", denoiser)
+    expected = golden_denoiser(shared, method).state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in denoiser.state_dict().items())
+
+
+def test_settings_are_read_off_the_shapes(shared: Path):
+    folder = shared / "golden"
+    ddad = denoiser_for("ddad", authors_weights(folder / "ddad_unet_keys.json"))
+    assert (ddad.image_size, ddad.channels) == (64, 3)
+    assert ddad.unet.config.block_out_channels == (32, 64, 96, 128)
+    d3ad = denoiser_for("d3ad", authors_weights(folder / "d3ad_unet_keys.json"))
+    assert (d3ad.image_size, d3ad.channels) == (32, 4)
+    assert d3ad.unet.mid_block.attentions[0].heads == 8
+    deco = denoiser_for("deco", authors_weights(folder / "deco_unet_keys.json"))
+    assert (deco.categories, deco.channels) == (5, 4)
+
+
+def test_unknown_missing_and_misshapen_keys_are_all_listed(shared: Path, tmp_path: Path):
+    weights = authors_weights(shared / "golden" / "ddad_unet_keys.json")
+    weights["strange.weight"] = weights.pop("out.2.bias")
+    weights["out.0.bias"] = torch.zeros(7)
+    torch.save(weights, tmp_path / "published.pt")
+    denoiser = DiffusionUNet(image_size=64, base=32, heads=2)
+    with pytest.raises(ValueError, match="does not fit") as raised:
+        import_denoiser("ddad", tmp_path / "published.pt", denoiser)
+    message = str(raised.value)
+    assert "strange.weight" in message
+    assert "unet.conv_out.bias" in message
+    assert "unet.conv_norm_out.bias (7,)" in message
+
+
+def test_a_checkpoint_of_other_settings_is_explained(shared: Path, tmp_path: Path):
+    weights = authors_weights(shared / "golden" / "d3ad_unet_keys.json")
+    torch.save(weights, tmp_path / "published.pt")
+    with pytest.raises(ValueError, match=r"down\.1\.1\.to_qkv\.weight"):
+        import_denoiser("ddad", tmp_path / "published.pt", DiffusionUNet(64, base=32, heads=4))
+    with pytest.raises(ValueError, match="not a ContextUNet"):
+        import_denoiser("ddad", tmp_path / "published.pt", ContextUNet(2, base=32, heads=4))
+    with pytest.raises(ValueError, match="of deco"):
+        denoiser_for("deco", weights)
+
+
+def test_files_that_are_not_weights_are_refused_by_name(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_checkpoint(tmp_path / "nowhere.pt")
+    torch.save({"model": {}, "where": Path("here")}, tmp_path / "objects.pt")
+    with pytest.raises(ValueError, match=r"objects\.pt.*Path.*save only the state dict"):
+        read_checkpoint(tmp_path / "objects.pt")
+    (tmp_path / "text.pt").write_text("not a checkpoint")
+    with pytest.raises(ValueError, match=r"text\.pt"):
+        read_checkpoint(tmp_path / "text.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match=r"list\.pt.*state dict"):
+        read_checkpoint(tmp_path / "list.pt")
+
+
+def test_the_published_class_ids_name_each_category_once():
+    assert set(DECO_CATEGORIES[15]) == set(MVTecAD.published) and DECO_CATEGORIES[15][8] == "cable"
+    assert set(DECO_CATEGORIES[12]) == set(VisA.published) and DECO_CATEGORIES[12][3] == "macaroni2"
+
+
+def import_deco(shared: Path, folder: Path, classes: int, *more: str) -> list[str]:
+    """Categories in the checkpoint that the command makes of a file of so many classes."""
+    state = authors_weights(shared / "golden/deco_unet_keys.json")
+    embedding = "cond_stage_model.embedding.weight"
+    state[embedding] = torch.zeros(classes, state[embedding].shape[1])
+    torch.save({"model": state}, folder / "published.pt")
+    paths = [f"--checkpoint={folder / 'published.pt'}", f"--output={folder / 'ours.ckpt'}"]
+    main(["import", "--method=deco", *paths, *more])
+    return torch.load(folder / "ours.ckpt", weights_only=True)["categories"]
+
+
+def test_classes_keep_the_names_they_were_trained_with(shared: Path, tmp_path: Path, caplog):
+    for classes, categories in DECO_CATEGORIES.items():
+        assert import_deco(shared, tmp_path, classes) == list(categories)
+    assert import_deco(shared, tmp_path, 3, "--categories", "b", "a", "c") == ["b", "a", "c"]
+    assert not caplog.records or "alphabetical" not in caplog.text
+    assert import_deco(shared, tmp_path, 3) == []
+    assert "alphabetical order" in caplog.text
+    with pytest.raises(SystemExit, match=r"--categories names 2, the network has 3 classes"):
+        import_deco(shared, tmp_path, 3, "--categories", "b", "a")
+
+
+def test_the_command_writes_a_checkpoint_that_a_detector_starts_from(shared: Path, tmp_path: Path):
+    torch.save(authors_weights(shared / "golden/ddad_unet_keys.json"), tmp_path / "published.pt")
+    paths = [f"--checkpoint={tmp_path / 'published.pt'}", f"--output={tmp_path / 'runs/ours.ckpt'}"]
+    main(["import", "--method=ddad", *paths])
+    expected = golden_denoiser(shared, "ddad")
+    denoiser = DiffusionUNet(64, base=32, heads=2)
+    detector = DDAD(denoiser, torch.nn.Identity())
+    load_weights(detector, tmp_path / "runs/ours.ckpt")
+    for key, value in denoiser.state_dict().items():
+        assert torch.equal(value, expected.state_dict()[key]), key
+
+
+def test_the_command_names_a_truncated_or_wrong_file(tmp_path: Path):
+    torch.save({"a": torch.zeros(50_000), "b": torch.zeros(3)}, tmp_path / "whole.pt")
+    whole = (tmp_path / "whole.pt").read_bytes()
+    output = f"--output={tmp_path / 'ours.ckpt'}"
+    for length in range(1000, len(whole), len(whole) // 7):
+        (tmp_path / "cut.pt").write_bytes(whole[:length])
+        with pytest.raises(SystemExit, match=r"cut\.pt"):
+            main(["import", "--method=ddad", f"--checkpoint={tmp_path / 'cut.pt'}", output])
+    with pytest.raises(SystemExit, match=r"whole\.pt.*key 'down\.0.*missing, there are \['a', 'b'"):
+        main(["import", "--method=ddad", f"--checkpoint={tmp_path / 'whole.pt'}", output])
+
+
+def test_the_command_explains_a_missing_file(tmp_path: Path):
+    paths = [f"--checkpoint={tmp_path / 'absent.pt'}", f"--output={tmp_path / 'ours.ckpt'}"]
+    with pytest.raises(SystemExit, match=r"no checkpoint .*absent\.pt"):
+        main(["import", "--method=ddad", *paths])
