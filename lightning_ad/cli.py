@@ -34,8 +34,9 @@ from lightning_ad.callbacks.preemption import EndOnSignals, FirstCheckpoint, end
 from lightning_ad.callbacks.training_seed import TrainingSeed
 from lightning_ad.commands import summarize
 from lightning_ad.commands.explain import explain_errors
+from lightning_ad.detector.checkpoint import read_checkpoint
 from lightning_ad.detector.detector import AnomalyDetector, Phase
-from lightning_ad.experiment.phases import announce, read_checkpoint, run_experiment
+from lightning_ad.experiment.phases import announce, run_experiment
 from lightning_ad.experiment.run_folder import RunFolder
 from lightning_ad.experiment.tracking import describe_run, finish, forget_wandb_run, loggers_of
 from lightning_ad.networks import authors_weights as importing
@@ -319,7 +320,9 @@ def main(args: Sequence[str] | None = None) -> None:
     if arguments[:1] == ["summarize"]:
         return summarize.main(arguments[1:])
     if arguments[:1] == ["sweep"]:
-        from lightning_ad import sweep  # Optuna would make every other start a second slower
+        from lightning_ad.commands import (
+            sweep,  # Optuna would make every other start a second slower
+        )
 
         return sweep.main(arguments[1:])
     if arguments[:1] == ["import"]:

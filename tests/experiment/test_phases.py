@@ -15,8 +15,9 @@ from lightning.pytorch.callbacks import Timer
 from data_modules import DataError
 from lightning_ad.callbacks.preemption import TRY_AGAIN
 from lightning_ad.cli import main
+from lightning_ad.detector.checkpoint import load_detector
 from lightning_ad.detector.detector import AnomalyDetector
-from lightning_ad.experiment.phases import _require_finished, load_detector
+from lightning_ad.experiment.phases import _require_finished
 from tests.checkpoints import assert_same_weights, stopped_in_second_epoch, weights
 from tests.fakes import texture, write, write_mtd, write_mvtec
 from tests.shrunk import QUIET, fit_ddad

@@ -1,0 +1,83 @@
+"""A detector's checkpoints: what is in them, and how they are read without running anything."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+from torch import nn
+
+from lightning_ad.detector.detector import AnomalyDetector
+
+
+def detector_checkpoint(detector: AnomalyDetector, config: str | None) -> dict[str, Any]:
+    """The content of a checkpoint of ours, as Lightning reads it.
+
+    With ``config`` it is self-sufficient: it also holds the frozen parts that phases leave out, and
+    the configuration.
+    """
+    checkpoint: dict[str, Any] = {
+        "pytorch-lightning_version": lightning.__version__,
+        "epoch": 0,
+        "global_step": 0,
+        "state_dict": detector.state_dict(),
+    }
+    if config is None:
+        detector.on_save_checkpoint(checkpoint)
+    else:
+        checkpoint |= {"method": type(detector).__name__, "categories": detector.categories}
+        checkpoint["config"] = config
+    return checkpoint
+
+
+def load_weights(
+    detector: AnomalyDetector, path: Path, parts: list[nn.Module] | None = None
+) -> None:
+    """Load a checkpoint of the same method into ``detector``, or only these parts of it."""
+    checkpoint = read_checkpoint(path)
+    if parts is not None:
+        names = tuple(f"{n}." for n, m in detector.named_modules() if any(m is p for p in parts))
+        state = checkpoint["state_dict"].items()
+        checkpoint["state_dict"] = {key: value for key, value in state if key.startswith(names)}
+    detector.on_load_checkpoint(checkpoint)
+    try:
+        detector.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        first = "\n".join(str(error).splitlines()[:4])
+        raise ValueError(
+            f"{path} holds other networks than the configuration: make model agree with those of "
+            f"the run that wrote it, see its config.yaml. {first}"
+        ) from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint of ours; nothing in the file is executed."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint["state_dict"], checkpoint["method"]
+    except Exception as error:
+        raise ValueError(
+            f"{path} is no readable checkpoint of lightning_ad ({type(error).__name__}: {error}); "
+            "'lightning fit' writes them, 'lightning import' makes them of the authors' files"
+        ) from error
+    return checkpoint
+
+
+def load_detector(path: str | Path) -> AnomalyDetector:
+    """A detector from its ``final.ckpt`` alone, in eval mode, ready to `detect`."""
+    checkpoint = read_checkpoint(Path(path))
+    if "config" not in checkpoint:
+        raise ValueError(
+            f"{path} is the checkpoint of a phase; the run's final.ckpt suffices alone"
+        )
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(AnomalyDetector, "model")
+    settings = {"model": yaml.safe_load(checkpoint["config"])["model"]}
+    detector = parser.instantiate(parser.parse_object(settings)).model
+    detector.on_load_checkpoint(checkpoint)
+    detector.load_state_dict(checkpoint["state_dict"])
+    return detector.requires_grad_(False).eval()
