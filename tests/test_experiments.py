@@ -20,6 +20,7 @@ TREES = {
     "VisA": lambda root, names: fakes.write_visa_raw(root, names),
     "BTAD": lambda root, names: fakes.write_btad(root),
     "DTDSynthetic": lambda root, names: fakes.write_dtd(root, names),
+    "Folder": lambda root, names: fakes.write_folder(root),
     "SyntheticTextures": lambda root, names: root,
 }
 SHIPPED = {data_set.__name__ for _, data_set, _ in LAYOUTS.values()}
