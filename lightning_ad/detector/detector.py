@@ -79,6 +79,7 @@ class AnomalyDetector(LightningModule, ABC):
         self.calibration = Calibration()
         self.phase = ""
         self._category_index: dict[int, int] = {}
+        self._met: Any = None
         self._held_out_loss = torch.zeros(2)
         self._halves: dict[nn.Module, HalfPrecision] = {}  # a dict stays out of checkpoints
 
@@ -253,19 +254,29 @@ class AnomalyDetector(LightningModule, ABC):
                 f"the weights: choose one of {', '.join(PRECISIONS)}"
             )
         if stage == "fit" or not self.trainer.ckpt_path:  # else when the checkpoint is loaded
-            self.match_categories(self.trainer.datamodule.categories, stage)  # type: ignore[attr-defined]
-        self.check_data(self.trainer.datamodule, stage)  # type: ignore[attr-defined]
+            self.meet(self.trainer.datamodule, stage)  # type: ignore[attr-defined]
         if stage == "fit" and not self.phase:
             self.load_pretrained()
             self.enter_phase(self.phases()[0].name)
         if stage == "validate" and not self.phase:
             self.phase = self.phases()[0].name
 
-    def check_data(self, datamodule: Any, stage: str) -> None:
-        """Raise a ValueError for data that the networks cannot take, or too little of it.
+    def meet(self, datamodule: Any, stage: str) -> None:
+        """Match the data's categories and check the data: once, until a checkpoint brings others.
 
-        `lightning fit` asks before an image is read.
+        `lightning fit` does so before an image is read.
         """
+        if self._met is not datamodule:
+            self.match_categories(datamodule.categories, stage)
+            self.check_data(datamodule, stage)
+            self._met = datamodule
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, such as an average of the weights, holds no data."""
+        return {**super().__getstate__(), "_met": None}
+
+    def check_data(self, datamodule: Any, stage: str) -> None:
+        """Raise a ValueError for data that the networks cannot take, or too little of it."""
 
     def match_categories(self, categories: list[str], stage: str) -> None:
         """Map the data's categories to the detector's own, or refuse categories it never saw.
@@ -347,6 +358,12 @@ class AnomalyDetector(LightningModule, ABC):
         prefixes = tuple(f"{name}." for name in self.kept_once)
         return {key: value for key, value in state.items() if not key.startswith(prefixes)}
 
+    def take_categories(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the categories of a checkpoint, if it names some."""
+        known = list(checkpoint["categories"]) or self.categories
+        if known != self.categories:
+            self.categories, self._met = known, None
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check the method and take over its categories; keep own parts the checkpoint lacks."""
         method = checkpoint.get("method", "another program")
@@ -355,11 +372,11 @@ class AnomalyDetector(LightningModule, ABC):
                 f"the checkpoint is of {method}, the configuration of {type(self).__name__}: "
                 "give the checkpoint's own config.yaml, or no --config at all"
             )
-        self.categories = list(checkpoint["categories"]) or self.categories
+        self.take_categories(checkpoint)
         trainer, datamodule = self._trainer, getattr(self._trainer, "datamodule", None)
         if trainer is not None and trainer.state.fn is not None and datamodule is not None:
             # Lightning loads after `setup`, which did not know yet what was trained on.
-            self.match_categories(datamodule.categories, trainer.state.fn.value)
+            self.meet(datamodule, trainer.state.fn.value)
         for key in STATES:
             if key in checkpoint:
                 present = {name.split(".")[0] for name in checkpoint[key]}
