@@ -8,6 +8,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -114,8 +115,8 @@ class Catalogue(ABC):
         return found
 
     def predict_records(self) -> list[Record]:
-        """The images that `predict` scores: the test images."""
-        return self.records_of("test")
+        """The images that `predict` scores: the test images, whose masks need not be there."""
+        return [replace(record, mask=None) for record in self.records_of("test")]
 
     def is_held_out(self, records: Sequence[Record]) -> list[bool]:
         """Which of one category's training records validate: those whose names hash lowest."""

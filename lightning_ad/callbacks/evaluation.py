@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
-from lightning_ad.callbacks.processes import data_module, of_all_processes
 from lightning_ad.detector.detector import Detection
+from lightning_ad.detector.processes import data_module, of_all_processes
 from lightning_ad.metrics.aupro import check_limit
 from lightning_ad.metrics.detection import METRICS_VERSION, DetectionMetrics
 from lightning_ad.reports.files import (

@@ -14,16 +14,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from numpy.typing import NDArray
 
-from lightning_ad.callbacks.processes import data_module, of_all_processes
 from lightning_ad.detector.detector import Detection
+from lightning_ad.detector.processes import data_module, of_all_processes
 from lightning_ad.reports.drawing import (
     Pixels,
     Scale,
     heat,
     marked,
-    overlay,
     photograph,
+    reconstructed,
     row_of,
+    tiles_of,
 )
 from lightning_ad.reports.files import name_below, png_name
 
@@ -44,18 +45,14 @@ class Candidate:
     label: int
     score: float
     image: Pixels
-    reconstruction: Pixels
+    reconstruction: Pixels | None
     anomaly_map: NDArray[np.float32]
     mask: NDArray[np.uint8]
 
     def draw(self, scale: Scale, has_masks: bool) -> Pixels:
         """Draw the row of tiles."""
         kind = "defective" if self.label else "normal"
-        tiles = {
-            "image": self.image,
-            "reconstruction": self.reconstruction,
-            "anomaly map": overlay(self.image, heat(self.anomaly_map, scale)),
-        }
+        tiles = tiles_of(self.image, self.reconstruction, heat(self.anomaly_map, scale))
         if has_masks:
             tiles["mask"] = marked(self.mask)
         return row_of(tiles, f"{kind}, score {self.score:.4g}:  {self.name}", scale)
@@ -150,7 +147,7 @@ def _candidate(detection: Detection, batch: Any, index: int, name: str) -> Candi
         label=int(batch["label"][index]),
         score=float(detection.score[index]),
         image=photograph(batch["image"][index]),
-        reconstruction=photograph(detection.reconstruction[index]),
+        reconstruction=reconstructed(detection.reconstruction, index),
         anomaly_map=detection.anomaly_map[index, 0].float().cpu().numpy(),
         mask=batch["mask"][index, 0].cpu().numpy(),
     )

@@ -12,9 +12,9 @@ import numpy as np
 from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
 
-from lightning_ad.callbacks.processes import data_module, of_all_processes
 from lightning_ad.detector.detector import AnomalyDetector, Detection
-from lightning_ad.reports.drawing import Scale, heat, overlay, photograph, row_of
+from lightning_ad.detector.processes import data_module, of_all_processes
+from lightning_ad.reports.drawing import Scale, heat, photograph, reconstructed, row_of, tiles_of
 from lightning_ad.reports.files import name_below, png_name, write_csv
 
 log = logging.getLogger(__name__)
@@ -70,12 +70,8 @@ class Predictions(Callback):
             anomaly_map = detection.anomaly_map[index, 0].float().cpu().numpy()
             scale = _scale(anomaly_map, limits[index])
             image = photograph(batch["image"][index])
-            colours = overlay(image, heat(anomaly_map, scale))
-            tiles = {
-                "image": image,
-                "reconstruction": photograph(detection.reconstruction[index]),
-                "anomaly map": colours,
-            }
+            restored = reconstructed(detection.reconstruction, index)
+            tiles = tiles_of(image, restored, heat(anomaly_map, scale))
             name = name_below(path, data_module(trainer).root)
             title = f"score {score:.4g}, {_verdict(anomalous, threshold)}:  {name.as_posix()}"
             _write(folder / "panels" / png_name(name), row_of(tiles, title, scale))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_ad.callbacks.processes import of_all_processes
+from lightning_ad.detector.processes import of_all_processes
 
 
 class Throughput(Callback):

@@ -6,7 +6,7 @@ from types import TracebackType
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from lightning_ad.experiment.calibrate import NotCalibratedError
+from lightning_ad.detector.calibration import NotCalibratedError
 
 EXPECTED = (
     ValueError,

@@ -1,23 +1,28 @@
 """The one evaluation path: what every method shares, and what it has to tell on its own.
 
-A method is a subclass that says how it trains (`loss`), how it compares an image with its
-reconstruction (`compare`) and how it fuses the resulting maps into one (`fuse`). The base class
+A method is a subclass that says how it compares an image with what it knows of normal ones, be it
+a reconstruction (`compare`), how it fuses the resulting maps into one (`fuse`) and, where a phase
+trains, how (`trained`, `loss`, `configure_optimizers`). The base class
 turns that into Lightning steps, a `Detection` that never depends on an image's neighbours in the
 batch, calibration from normal images and self-sufficient checkpoints.
 """
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_ad.detector.per_category import per_category
-from lightning_ad.experiment.calibrate import Calibration
+from lightning_ad.detector.calibration import Calibration
+from lightning_ad.detector.memory import MemoryPass
+from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, per_category
+from lightning_ad.detector.processes import data_module
 from lightning_ad.speed.allocation import keep_freed_memory
 from lightning_ad.speed.half_precision import HalfPrecision
 
@@ -38,8 +43,8 @@ class Detection:
     """(B, 1, H, W) float32, larger is more anomalous."""
     score: Tensor
     """(B,) float32, one score per image."""
-    reconstruction: Tensor
-    """(B, 3, H, W) in [-1, 1], the image as the model would have it."""
+    reconstruction: Tensor | None
+    """(B, 3, H, W) in [-1, 1], the image as the model would have it; None if it makes none."""
     parts: dict[str, Tensor]
     """The named maps (B, 1, H, W) that were fused into ``anomaly_map``."""
 
@@ -63,8 +68,6 @@ class AnomalyDetector(LightningModule, ABC):
 
     protocol = "default"
     """Name of the evaluation protocol, part of every result's fingerprint."""
-    remembers = False
-    """Whether calibration needs `memorize` and `build_memory`."""
     kept_once: tuple[str, ...] = ()
     """Names of frozen parts that only the final checkpoint holds."""
     by_category: tuple[str, ...] = ()
@@ -86,35 +89,39 @@ class AnomalyDetector(LightningModule, ABC):
     # What a method tells.
 
     def phases(self) -> list[Phase]:
-        """The training phases, in order."""
+        """The training phases, in order; none for a method that trains nothing."""
         return [Phase("denoise")]
 
-    @abstractmethod
     def trained(self) -> list[nn.Module]:
         """The parts that train in the current `phase`; all others stay frozen, in eval mode."""
+        return []
 
-    @abstractmethod
     def loss(self, image: Tensor, category: Tensor) -> Tensor:
         """Loss of the current `phase` on a batch (B, 3, H, W) with categories (B,)."""
+        raise NotImplementedError
 
-    @abstractmethod
     def configure_optimizers(self) -> Any:
         """The optimizer of the current `phase`, or what else Lightning takes."""
 
     @abstractmethod
-    def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Reconstruct images (B, 3, H, W); return that and named distance maps (B, 1, H, W).
 
-        Nothing here may depend on an image's neighbours: noise comes from
-        `diffusion.seeded_noise`. A category is -1 where it is unknown.
+        Without a reconstruction, None. Nothing here may depend on an image's neighbours: noise
+        comes from `diffusion.seeded_noise`. A category may be `UNKNOWN_CATEGORY`.
         """
 
-    @abstractmethod
     def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
         """Fuse the named maps (B, 1, H, W) of `compare` into one anomaly map (B, 1, H, W).
 
         Runs after `calibrate`, there on CPU: move what else takes part to ``category.device``.
+        Unless a method says more, a single map is the anomaly map.
         """
+        if len(parts) != 1:
+            raise NotImplementedError(
+                f"{type(self).__name__}.compare returns the maps {', '.join(parts)}: write `fuse`"
+            )
+        return next(iter(parts.values()))
 
     def score(self, anomaly_map: Tensor) -> Tensor:
         """Image scores (B,) of anomaly maps (B, 1, H, W): their maxima."""
@@ -127,24 +134,28 @@ class AnomalyDetector(LightningModule, ABC):
         into ``self.calibration[name]`` travels with the weights.
         """
 
-    def memorize(self, image: Tensor, category: Tensor) -> dict[str, Tensor]:
-        """``features`` (B, ...) to keep of training images, for methods that `remembers`."""
-        raise NotImplementedError(f"{type(self).__name__} remembers nothing")
+    def memory_passes(self, device: torch.device) -> Iterable[MemoryPass]:
+        """The looks at all training images that calibration takes, before it takes `extremes`.
 
-    def build_memory(self, features: Tensor, category: Tensor) -> None:
-        """Store what `memorize` found over all training images in ``calibration``."""
-        raise NotImplementedError(f"{type(self).__name__} remembers nothing")
+        Write it as a generator: each pass is finished when the generator goes on, which may then
+        compute on ``device`` and put what it found into ``self.calibration``.
+        """
+        return ()
 
     # What all methods share.
 
     def detect(self, image: Tensor, category: Tensor) -> Detection:
-        """Score images (B, 3, H, W) in [-1, 1] of the categories (B,), -1 where unknown."""
+        """Score images (B, 3, H, W) in [-1, 1] of the categories (B,), or `UNKNOWN_CATEGORY`."""
         reconstruction, parts = self.checked_compare(image, category)
         anomaly_map = self.checked_fuse(parts, category)
         score = self.score(anomaly_map)
-        return Detection(anomaly_map, score, reconstruction.float(), parts)
+        if reconstruction is not None:
+            reconstruction = reconstruction.float()
+        return Detection(anomaly_map, score, reconstruction, parts)
 
-    def checked_compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def checked_compare(
+        self, image: Tensor, category: Tensor
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """`compare`, its maps of the shape they must have."""
         reconstruction, parts = self.compare(image, category)
         for name, part in parts.items():
@@ -176,7 +187,7 @@ class AnomalyDetector(LightningModule, ABC):
     def _threshold(self, name: str, category: Tensor) -> Tensor:
         if name not in self.calibration:
             return torch.full(category.shape, math.nan, device=category.device)
-        return self.calibration[name].to(category.device)[category]
+        return self.calibration.of(name, category)
 
     def setting_of(self, name: str, category: Tensor) -> Tensor:
         """A setting in `by_category`, as a number (B,) for each image of the categories (B,)."""
@@ -184,8 +195,8 @@ class AnomalyDetector(LightningModule, ABC):
         return torch.tensor(values, device=category.device)[category]
 
     def category_of(self, batch: Any) -> Tensor:
-        """The detector's own index (B,) of each image's category, -1 where it knows none."""
-        known = [self._category_index.get(i, -1) for i in batch["category"].tolist()]
+        """The detector's own index (B,) of each image's category, or `UNKNOWN_CATEGORY`."""
+        known = [self._category_index.get(i, UNKNOWN_CATEGORY) for i in batch["category"].tolist()]
         return torch.tensor(known, device=batch["image"].device)
 
     def load_pretrained(self) -> None:
@@ -198,6 +209,12 @@ class AnomalyDetector(LightningModule, ABC):
     def enter_phase(self, name: str) -> None:
         """Let only that phase's parts require gradients and train."""
         self.phase = name
+        for need in ("trained", "loss", "configure_optimizers"):
+            if getattr(type(self), need) is getattr(AnomalyDetector, need):
+                raise NotImplementedError(
+                    f"{type(self).__name__} has no `{need}` for its phase '{name}': write it, or "
+                    "let `phases` return [] if the method trains nothing"
+                )
         self.requires_grad_(False)
         trained = self.trained()
         if not any(True for part in trained for _ in part.parameters()):
@@ -254,12 +271,18 @@ class AnomalyDetector(LightningModule, ABC):
                 f"the weights: choose one of {', '.join(PRECISIONS)}"
             )
         if stage == "fit" or not self.trainer.ckpt_path:  # else when the checkpoint is loaded
-            self.meet(self.trainer.datamodule, stage)  # type: ignore[attr-defined]
-        if stage == "fit" and not self.phase:
+            self.meet(data_module(self.trainer), stage)
+        if stage not in ("fit", "validate") or self.phase:
+            return
+        first = next((phase.name for phase in self.phases()), None)
+        if first is None:
+            rank_zero_warn(f"{type(self).__name__} trains nothing, so nothing has a loss")
+            self.trainer.limit_train_batches = self.trainer.limit_val_batches = 0
+        elif stage == "fit":
             self.load_pretrained()
-            self.enter_phase(self.phases()[0].name)
-        if stage == "validate" and not self.phase:
-            self.phase = self.phases()[0].name
+            self.enter_phase(first)
+        else:
+            self.phase = first
 
     def meet(self, datamodule: Any, stage: str) -> None:
         """Match the data's categories and check the data: once, until a checkpoint brings others.
@@ -293,7 +316,9 @@ class AnomalyDetector(LightningModule, ABC):
                 "set data.category to what it was trained on, or train on these categories"
             )
         own = {name: i for i, name in enumerate(self.categories)}
-        self._category_index = {i: own.get(name, -1) for i, name in enumerate(categories)}
+        self._category_index = {
+            i: own.get(name, UNKNOWN_CATEGORY) for i, name in enumerate(categories)
+        }
 
     def batch_loss(self, batch: Any) -> Tensor:
         """Loss of the current phase on a batch; a method may look up its paths in a cache."""

@@ -6,11 +6,20 @@ may mix them: the numbers are looked up by each image's category index.
 
 from collections.abc import Mapping
 
+import torch
+from torch import Tensor
+
+UNKNOWN_CATEGORY = -1
+"""Index of the category of an image that shows none of those trained on, or does not say which.
+
+What is kept for each category has one more row, of all together: as Python's index, -1 is it.
+"""
+
 
 def per_category(
     value: float | Mapping[str, float], categories: list[str], name: str
 ) -> list[float]:
-    """The setting ``name`` of each category, and last the mean for images of no known category.
+    """The setting ``name`` of each category, and last their mean, for `UNKNOWN_CATEGORY`.
 
     Raises:
         ValueError: if ``value`` has no entry for a category, or is negative.
@@ -25,6 +34,11 @@ def per_category(
         raise ValueError(f"model.{name} has no entry for {missing}: it names {sorted(value)}")
     values = [value[category] for category in categories]
     return [*values, sum(values) / len(values)]
+
+
+def members(category: Tensor, count: int) -> list[Tensor]:
+    """Which images (N,) are of each of ``count`` categories, given theirs (N,); last, all are."""
+    return [*(category == i for i in range(count)), torch.ones_like(category, dtype=torch.bool)]
 
 
 def require_at_least(least: float, **settings: float) -> None:

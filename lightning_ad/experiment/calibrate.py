@@ -9,46 +9,19 @@ image can be scored alone, anywhere, with the same result. Test images play no p
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.data import DataLoader
 
-if TYPE_CHECKING:
-    from torch.utils.data import DataLoader
-
-    from data_modules import AnomalyDataModule
-    from lightning_ad.detector.detector import AnomalyDetector
-
-
-class NotCalibratedError(RuntimeError):
-    """A detector scores images before it knows what only calibration tells."""
-
-
-class Calibration(nn.Module):
-    """Named tensors that travel with a detector and load whatever their shapes."""
-
-    def __setitem__(self, name: str, value: Tensor) -> None:
-        self.register_buffer(name, value)
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._buffers:
-            raise NotCalibratedError(
-                f"this detector has no calibrated '{name}': run all phases of 'lightning fit', "
-                "or load the final.ckpt that it writes (a new method sets it in `calibrate`)"
-            )
-        return self.get_buffer(name)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._buffers
-
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        for name in [key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)]:
-            self[name] = state_dict[prefix + name].clone()
-        for name in [key for key in self._buffers if prefix + key not in state_dict]:
-            del self._buffers[name]
+from data_modules import AnomalyDataModule
+from lightning_ad.detector.calibration import Calibration
+from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.per_category import members
+from lightning_ad.detector.processes import Rows, gather, of_all_processes
 
 
 def conformal_quantile(scores: Tensor, false_alarm_rate: float) -> float:
@@ -61,65 +34,59 @@ def conformal_quantile(scores: Tensor, false_alarm_rate: float) -> float:
     return float(scores.sort().values[min(rank, len(scores)) - 1])
 
 
-def calibrate(
-    detector: "AnomalyDetector", trainer: Trainer, datamodule: "AnomalyDataModule"
-) -> None:
+def calibrate(detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDataModule) -> None:
     """Fill ``detector.calibration`` from the training images and the held-out normal images.
 
     Runs inside ``trainer``, on its devices, precision and processes; every process ends with the
     same numbers.
     """
     detector.calibration = Calibration()
-    if detector.remembers:
-        memory = datamodule.memory_dataloader()
-        remembered = _gather(_Pass(detector, detector.memorize).run(trainer, memory))
-        device = trainer.strategy.root_device  # images may be compared with each other there
-        detector.build_memory(remembered["features"].to(device), remembered["category"].to(device))
-        detector.calibration.cpu()
-    normals = datamodule.val_dataloader()
-    compared = _Pass(detector, lambda *batch: detector.checked_compare(*batch)[1]).run(
-        trainer, normals
-    )
-    if not _count(compared):
+    for memory in detector.memory_passes(trainer.strategy.root_device):
+        _Pass(detector, memory.observe).run(trainer, datamodule.memory_dataloader())
+        memory.finish()
+    detector.calibration.cpu()
+    compared = _compare(detector, trainer, datamodule.val_dataloader())
+    if not sum(of_all_processes(len(compared))):
         raise RuntimeError("no held-out normal images to calibrate on: raise data.val_fraction")
-    detector.calibrate(_gather([_extremes(rows) for rows in compared]))
-    scored = _gather([_scores(detector, rows) for rows in compared])
-    _set_thresholds(detector, scored)
-
-
-Rows = dict[str, Any]
-"""Columns over some images: ``path`` (list), ``category`` (n,) and tensors (n, ...) by name."""
+    detector.calibrate(gather([_extremes(rows) for rows in compared]))
+    _set_thresholds(detector, gather([_scores(detector, rows) for rows in compared]))
 
 
 class _Pass(LightningModule):
-    """One pass of ``look(image, category)`` over a loader, inside a Trainer."""
+    """One pass of ``observe(image, category, path)`` over a loader, inside a Trainer."""
 
     def __init__(
-        self, detector: "AnomalyDetector", look: Callable[[Tensor, Tensor], dict[str, Tensor]]
+        self, detector: AnomalyDetector, observe: Callable[[Tensor, Tensor, list[str]], None]
     ) -> None:
         super().__init__()
-        self.detector, self.look = detector, look
+        self.detector, self.observe = detector, observe
 
     def on_predict_start(self) -> None:
         self.detector.prepare_inference()
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Rows:
-        category = self.detector.category_of(batch)
-        seen = self.look(batch["image"], category)
-        columns = {name: value.cpu() for name, value in seen.items()}
-        return {"path": batch["path"], "category": category.cpu(), **columns}
+    def predict_step(self, batch: Any, batch_idx: int) -> int:
+        self.observe(batch["image"], self.detector.category_of(batch), batch["path"])
+        return batch_idx  # Lightning warns of None
 
-    def run(self, trainer: Trainer, loader: "DataLoader") -> list[Rows]:
-        """Rows of this process's share of the images, one entry per batch."""
-        return trainer.predict(self, loader) or []  # type: ignore[return-value]
+    def run(self, trainer: Trainer, loader: DataLoader) -> None:
+        trainer.predict(self, loader, return_predictions=False)
+
+
+def _compare(detector: AnomalyDetector, trainer: Trainer, loader: DataLoader) -> list[Rows]:
+    """The maps of this process's share of the images, one entry per batch."""
+    compared: list[Rows] = []
+
+    def observe(image: Tensor, category: Tensor, path: list[str]) -> None:
+        _, parts = detector.checked_compare(image, category)
+        columns = {name: part.cpu() for name, part in parts.items()}
+        compared.append({"path": path, "category": category.cpu(), **columns})
+
+    _Pass(detector, observe).run(trainer, loader)
+    return compared
 
 
 def _columns(rows: Rows) -> dict[str, Tensor]:
     return {name: value for name, value in rows.items() if name not in ("path", "category")}
-
-
-def _count(batches: list[Rows]) -> int:
-    return sum(len(rows["path"]) for shares in _all_processes(batches, "path") for rows in shares)
 
 
 def _extremes(rows: Rows) -> Rows:
@@ -131,7 +98,7 @@ def _extremes(rows: Rows) -> Rows:
 
 
 @torch.inference_mode()
-def _scores(detector: "AnomalyDetector", rows: Rows) -> Rows:
+def _scores(detector: AnomalyDetector, rows: Rows) -> Rows:
     """Image scores and, for the pixel threshold, 1,024 evenly spaced order statistics per map."""
     anomaly_map = detector.checked_fuse(_columns(rows), rows["category"])
     ordered = anomaly_map.flatten(1).sort(1).values
@@ -140,29 +107,8 @@ def _scores(detector: "AnomalyDetector", rows: Rows) -> Rows:
     return {"path": rows["path"], "category": rows["category"], **scores}
 
 
-def _all_processes(batches: list[Rows], *names: str) -> list[list[Rows]]:
-    mine = [{name: rows[name] for name in names} if names else rows for rows in batches]
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [mine]
-    shares: list[list[Rows]] = [[] for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(shares, mine)
-    return shares
-
-
-def _gather(batches: list[Rows]) -> dict[str, Tensor]:
-    """Columns (N, ...) over the images of all processes, in the order of their paths.
-
-    The order makes every later sum the same for any number of processes.
-    """
-    everyone = [rows for share in _all_processes(batches) for rows in share]
-    paths = [path for rows in everyone for path in rows["path"]]
-    order = torch.tensor(sorted(range(len(paths)), key=paths.__getitem__), dtype=torch.long)
-    names = [name for name in everyone[0] if name != "path"]
-    return {name: torch.cat([rows[name] for rows in everyone])[order] for name in names}
-
-
-def _set_thresholds(detector: "AnomalyDetector", scored: dict[str, Tensor]) -> None:
-    """One threshold per category, and a last one over all for images of no known category."""
+def _set_thresholds(detector: AnomalyDetector, scored: dict[str, Tensor]) -> None:
+    """One threshold per category, and a last one over all for `UNKNOWN_CATEGORY`."""
     rate = detector.false_alarm_rate
     fewest = int(scored["category"].bincount().min())
     if (fewest + 1) * rate < 1:
@@ -172,6 +118,6 @@ def _set_thresholds(detector: "AnomalyDetector", scored: dict[str, Tensor]) -> N
             "the largest score seen; a larger data.val_fraction holds out more"
         )
     for level, values in (("image", scored["score"]), ("pixel", scored["pixels"])):
-        groups = [values[scored["category"] == i] for i in range(len(detector.categories))]
-        thresholds = [conformal_quantile(group.flatten(), rate) for group in [*groups, values]]
+        groups = members(scored["category"], len(detector.categories))
+        thresholds = [conformal_quantile(values[group].flatten(), rate) for group in groups]
         detector.calibration[f"{level}_threshold"] = torch.tensor(thresholds)

@@ -60,8 +60,10 @@ def _train(
     run: RunFolder,
     start: Path | None,
 ) -> None:
-    detector.load_pretrained()
     phases = detector.phases()
+    if start and not phases:
+        raise ValueError(f"{type(detector).__name__} has no phase that could start from {start}")
+    detector.load_pretrained()
     for number, phase in enumerate(phases, 1):
         title = f"phase {number} of {len(phases)}, '{phase.name}'"
         if run.finished(phase).exists():

@@ -14,7 +14,7 @@ posterior's mean instead of a sample, and the extractor keeps its batch statisti
 there each batch. As there, the bank of training images is made with the tuned extractor.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
 import torch
@@ -24,7 +24,13 @@ from torch.optim import AdamW, Optimizer
 
 from lightning_ad.detector.detector import AnomalyDetector, Phase
 from lightning_ad.detector.latent_cache import LatentCache, require_fixed_images
-from lightning_ad.detector.per_category import per_category, require_at_least
+from lightning_ad.detector.memory import KeptRows, MemoryPass
+from lightning_ad.detector.per_category import (
+    UNKNOWN_CATEGORY,
+    members,
+    per_category,
+    require_at_least,
+)
 from lightning_ad.maths import diffusion, maps
 from lightning_ad.maths.adaptation import Pyramid, cosine_loss, halves
 from lightning_ad.maths.nearest import (
@@ -69,7 +75,6 @@ class D3AD(AnomalyDetector):
     """
 
     by_category = ("guidance", "adaptation_epochs")
-    remembers = True
     kept_once = ("autoencoder",)
 
     def __init__(
@@ -202,15 +207,16 @@ class D3AD(AnomalyDetector):
 
     # Dynamic implicit conditioning.
 
-    def memorize(self, image: Tensor, category: Tensor) -> dict[str, Tensor]:
-        """What tells images apart, (B, D)."""
-        return {"features": self.fingerprint(self.pyramid(image))}
+    def memory_passes(self, device: torch.device) -> Iterator[MemoryPass]:
+        """Keep what tells images apart, and compare them with each other on the device."""
+        kept = KeptRows(lambda image: self.fingerprint(self.pyramid(image)))
+        yield kept
+        self.build_memory(kept.rows.to(device), kept.category.to(device))
 
     def build_memory(self, features: Tensor, category: Tensor) -> None:
         """Keep the bank, and edges of bins for each category and, last, for all of them."""
-        counts = [int((category == i).sum()) for i in range(len(self.categories))]
-        self._check_enough(dict(zip(self.categories, counts, strict=True)))
-        groups = [features[category == i] for i in range(len(self.categories))]
+        groups = [features[group] for group in members(category, len(self.categories))[:-1]]
+        self._check_enough(dict(zip(self.categories, map(len, groups), strict=True)))
         distances = [self.training_distance(group) for group in groups]
         distances.append(torch.cat(distances))
         self.calibration["bank"] = features
@@ -240,12 +246,12 @@ class D3AD(AnomalyDetector):
         distance = torch.empty(len(category), device=category.device)
         for i in category.unique():
             bank = self.calibration["bank"]
-            if i >= 0 and len(self.categories) > 1:
+            if i != UNKNOWN_CATEGORY and len(self.categories) > 1:
                 bank = bank[self.calibration["bank_category"] == i]
             distance[category == i] = distance_to_nearest(
                 fingerprint[category == i], bank, self.neighbours
             )
-        bins = bin_of(distance, self.calibration["bin_edges"][category])
+        bins = bin_of(distance, self.calibration.of("bin_edges", category))
         # The paper never starts from the first of several bins.
         return self.level_of(bins.clamp(min=min(2, self.bins)))
 
@@ -305,15 +311,14 @@ class D3AD(AnomalyDetector):
 
     def _scaled(self, name: str, part: Tensor, category: Tensor) -> Tensor:
         low, high = (
-            self.calibration[f"{name}_{end}"].to(part.device)[category].view(-1, 1, 1, 1)
+            self.calibration.of(f"{name}_{end}", category).view(-1, 1, 1, 1)
             for end in ("min", "max")
         )
         return (part - low) / (high - low).clamp(min=1e-12)
 
     def calibrate(self, extremes: dict[str, Tensor]) -> None:
         """The range of both distances on the images of each category and, last, of all."""
-        groups = [extremes["category"] == i for i in range(len(self.categories))]
-        groups.append(torch.ones_like(extremes["category"], dtype=torch.bool))
+        groups = members(extremes["category"], len(self.categories))
         for name in PARTS:
             low, high = extremes[f"{name}_min"], extremes[f"{name}_max"]
             self.calibration[f"{name}_min"] = torch.stack([low[group].min() for group in groups])

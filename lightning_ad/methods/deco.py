@@ -10,7 +10,7 @@ What differs from the authors' code: the class is predicted from the image, or n
 being given with the test image. `experiments/published/` has the authors' protocol.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -22,7 +22,8 @@ from torch.optim import AdamW, Optimizer
 
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.latent_cache import LatentCache, require_fixed_images
-from lightning_ad.detector.per_category import require_at_least
+from lightning_ad.detector.memory import KeptRows, MemoryPass
+from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, members, require_at_least
 from lightning_ad.maths import deviation, diffusion
 from lightning_ad.networks.autoencoders import Autoencoder, require_whole_latents
 from lightning_ad.networks.context_unet import ContextUNet
@@ -88,7 +89,6 @@ class DeCoDiff(AnomalyDetector):
         self.cache_latents = cache_latents
         self.latents: LatentCache | None = None
         self.protocol = f"default (class: {self.class_mode})"
-        self.remembers = self.class_mode == "predicted"
         self._check_parts()
         require_at_least(1, steps=steps)
         require_at_least(0, warmup=warmup, class_dropout=class_dropout)
@@ -232,12 +232,12 @@ class DeCoDiff(AnomalyDetector):
         if self.class_mode == "null":
             return torch.full_like(category, self.denoiser.null_category)
         if self.class_mode == "predicted":
-            features = self.memorize(image, category)["features"]
+            features = self.class_features(image)
             centroids = self.calibration["centroids"].to(features.device)
             # The shortcut by matrix products rounds differently in batches of another size.
             exact = "donot_use_mm_for_euclid_dist"
             return torch.cdist(features, centroids, compute_mode=exact).argmin(1)
-        if (category < 0).any():
+        if (category == UNKNOWN_CATEGORY).any():
             raise ValueError(
                 "model.class_mode is given, but images come without a category that the model "
                 f"knows ({self.categories}): set data.category to the one of these that "
@@ -245,13 +245,20 @@ class DeCoDiff(AnomalyDetector):
             )
         return category
 
-    def memorize(self, image: Tensor, category: Tensor) -> dict[str, Tensor]:
-        """The mean of each layer's features over an image, each layer at unit length."""
+    def class_features(self, image: Tensor) -> Tensor:
+        """The mean of each layer's features over an image, each layer at unit length (B, D)."""
         assert self.features is not None, "class mode predicted has features"
         layers = [layer.float().mean((2, 3)) for layer in self.features(image)]
-        return {"features": torch.cat([F.normalize(layer) for layer in layers], 1)}
+        return torch.cat([F.normalize(layer) for layer in layers], 1)
+
+    def memory_passes(self, device: torch.device) -> Iterator[MemoryPass]:
+        """Where the class is predicted, look at the features of the training images."""
+        if self.class_mode == "predicted":
+            kept = KeptRows(self.class_features)
+            yield kept
+            self.build_memory(kept.rows, kept.category)
 
     def build_memory(self, features: Tensor, category: Tensor) -> None:
         """Keep the centre of each category's training images."""
-        own = [features[category == i].mean(0) for i in range(len(self.categories))]
+        own = [features[group].mean(0) for group in members(category, len(self.categories))[:-1]]
         self.calibration["centroids"] = torch.stack(own)

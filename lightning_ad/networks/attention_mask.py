@@ -10,28 +10,26 @@ from typing import Any
 
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_ad.networks.unet import DiffusionUNet
-from lightning_ad.speed.half_precision import HalfPrecision
 
 
 class WatchedAttention:
     """Context in which a U-Net's middle attention is followed from call to call.
 
     Raises:
-        TypeError: if the denoiser has no middle block with self-attention.
+        TypeError: if the denoiser neither is nor wraps a `DiffusionUNet`.
     """
 
-    def __init__(self, denoiser: object) -> None:
-        if isinstance(denoiser, HalfPrecision):
-            denoiser = denoiser.network
-        if not isinstance(denoiser, DiffusionUNet):
+    def __init__(self, denoiser: nn.Module) -> None:
+        network = next((m for m in denoiser.modules() if isinstance(m, DiffusionUNet)), None)
+        if network is None:
             raise TypeError(
                 f"attention is read from the middle block of a DiffusionUNet, not of a"
                 f" {type(denoiser).__name__}: choose that denoiser or blur without attention"
             )
-        self._attention: Attention = denoiser.unet.mid_block.attentions[0]
+        self._attention: Attention = network.unet.mid_block.attentions[0]
         self._seen: Tensor | None = None
 
     def __enter__(self) -> "WatchedAttention":

@@ -37,6 +37,7 @@ class DDADAsPublished(DriftingExtractor, DDAD):
     def test_step(self, batch: Any, batch_idx: int) -> Detection:  # type: ignore[override]
         """Crop what metrics and panels see; the network saw the whole image."""
         whole = super().test_step(batch, batch_idx)
+        assert whole.reconstruction is not None, "DDAD reconstructs"
         batch.update(image=central(batch["image"]), mask=central(batch["mask"]))
         return replace(
             whole,

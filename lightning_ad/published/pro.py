@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import ArrayLike, NDArray
 from skimage.measure import label
 
-from lightning_ad.callbacks.processes import data_module, of_all_processes
+from lightning_ad.detector.processes import data_module, of_all_processes
 
 
 def pro_200_thresholds(anomaly_maps: ArrayLike, masks: ArrayLike) -> float:

@@ -30,6 +30,11 @@ def photograph(image: Tensor) -> Pixels:
     return np.ascontiguousarray(rgb[:, :, ::-1])
 
 
+def reconstructed(reconstruction: Tensor | None, index: int) -> Pixels | None:
+    """Pixels of one of the reconstructions (B, 3, H, W) in [-1, 1], where there are any."""
+    return None if reconstruction is None else photograph(reconstruction[index])
+
+
 def heat(anomaly_map: NDArray[np.float32], scale: Scale) -> Pixels:
     """Colour a map (H, W) from dark blue at the scale's low end to dark red at its high end."""
     span = max(scale.high - scale.low, 1e-12)
@@ -46,6 +51,12 @@ def overlay(image: Pixels, colours: Pixels) -> Pixels:
 def marked(mask: NDArray[np.uint8]) -> Pixels:
     """Turn a mask (H, W) of 0 and 1 into white on black."""
     return cv2.cvtColor(mask * np.uint8(255), cv2.COLOR_GRAY2BGR)
+
+
+def tiles_of(image: Pixels, reconstruction: Pixels | None, colours: Pixels) -> dict[str, Pixels]:
+    """Name the tiles of a detection: image, reconstruction if there is one, coloured map."""
+    middle = {} if reconstruction is None else {"reconstruction": reconstruction}
+    return {"image": image, **middle, "anomaly map": overlay(image, colours)}
 
 
 def row_of(tiles: Mapping[str, Pixels], title: str, scale: Scale) -> Pixels:

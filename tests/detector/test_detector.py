@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lightning_ad import AnomalyDetector
 from tests.methods.tiny import Brightness
 
 
@@ -16,8 +17,13 @@ class ThreeChannels(Brightness):
         return parts["pixel"].expand(-1, 3, -1, -1)
 
 
-class Incomplete(Brightness):
-    configure_optimizers = Brightness.__base__.configure_optimizers
+class WithoutOptimizer(Brightness):
+    configure_optimizers = AnomalyDetector.configure_optimizers
+
+
+class TwoMaps(AnomalyDetector):
+    def compare(self, image, category):
+        return None, {"one": image[:, :1], "other": image[:, 1:2]}
 
 
 @pytest.mark.parametrize(
@@ -37,6 +43,11 @@ def test_a_phase_that_trains_nothing_is_refused():
         Brightness().enter_phase("denoise")
 
 
-def test_a_method_without_optimizer_cannot_be_built():
-    with pytest.raises(TypeError, match="configure_optimizers"):
-        Incomplete()
+def test_a_method_without_optimizer_cannot_enter_a_phase():
+    with pytest.raises(NotImplementedError, match="no `configure_optimizers` for its phase 'denoi"):
+        WithoutOptimizer().enter_phase("denoise")
+
+
+def test_several_maps_need_a_fusion():
+    with pytest.raises(NotImplementedError, match="returns the maps one, other: write `fuse`"):
+        TwoMaps().detect(torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.long))

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from lightning_ad.experiment.calibrate import Calibration, conformal_quantile
+from lightning_ad.detector.calibration import Calibration
+from lightning_ad.experiment.calibrate import conformal_quantile
 
 
 @pytest.mark.parametrize("count", [19, 99, 150])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-from lightning_ad.experiment.calibrate import Calibration
+from lightning_ad.detector.calibration import Calibration
 from lightning_ad.maths import maps
 from lightning_ad.methods import D3AD
 from lightning_ad.networks import DiffusionUNet, KLAutoencoder
@@ -35,7 +35,7 @@ def calibrated(**settings):
     detector = d3ad(**settings)
     image = images(16) * torch.linspace(0.2, 1, 16).roll(5).view(-1, 1, 1, 1)
     with torch.no_grad():
-        detector.build_memory(detector.memorize(image, TRAINED_ON)["features"], TRAINED_ON)
+        detector.build_memory(detector.fingerprint(detector.pyramid(image)), TRAINED_ON)
         _, parts = detector.compare(image, TRAINED_ON)
     detector.calibrate(extremes_of(parts, TRAINED_ON))
     return detector
@@ -297,7 +297,7 @@ def test_runs_on_stable_diffusions_autoencoder(tmp_path):
     detector.enter_phase("denoise")
     detector.loss(image, category).backward()
     with torch.no_grad():
-        detector.build_memory(detector.memorize(image, category)["features"], category)
+        detector.build_memory(detector.fingerprint(detector.pyramid(image)), category)
         reconstruction, parts = detector.compare(image, category)
     assert reconstruction.shape == image.shape and reconstruction.abs().max() <= 1
     assert {name: part.shape for name, part in parts.items()} == dict.fromkeys(

@@ -131,7 +131,7 @@ def test_neighbours_do_not_matter(mode):
     detector, image = deco(class_mode=mode, features=tiny_pyramid()), images(3)
     category, order = torch.tensor([0, 1, 0]), torch.tensor([2, 0, 1])
     if mode == "predicted":
-        detector.build_memory(detector.memorize(image, category)["features"], category)
+        detector.build_memory(detector.class_features(image), category)
     with torch.no_grad():
         together = detector.detect(image, category).anomaly_map
         shuffled = detector.detect(image[order], category[order]).anomaly_map
@@ -213,7 +213,7 @@ def test_predicted_mode_finds_the_nearest_category():
     with pytest.raises(RuntimeError, match="no calibrated 'centroids'"):
         detector.detect(image, torch.tensor([0, 1, 0]))
     category = torch.tensor([1, 0, 1])
-    detector.build_memory(detector.memorize(image, category)["features"], category)
+    detector.build_memory(detector.class_features(image), category)
     unknown = torch.full((3,), -1)
     assert detector.class_of(image, unknown).tolist() == [1, 0, 1]
     assert detector.class_of(image[1:2], unknown[:1]).tolist() == [0]
@@ -221,7 +221,10 @@ def test_predicted_mode_finds_the_nearest_category():
         predicted = detector.detect(image, unknown).anomaly_map
         given = deco(class_mode="given").detect(image, category).anomaly_map
     torch.testing.assert_close(predicted, given, rtol=1e-5, atol=1e-5)
-    assert detector.remembers and detector.protocol == "default (class: predicted)"
+    assert (
+        next(iter(detector.memory_passes(detector.device)))
+        and detector.protocol == "default (class: predicted)"
+    )
 
 
 @pytest.mark.parametrize(

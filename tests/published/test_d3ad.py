@@ -34,7 +34,7 @@ def detector_of(method, std=0.0):
     detector.match_categories(["candle"], "fit")
     image, category = images(8), torch.zeros(8, dtype=torch.long)
     with torch.no_grad():
-        detector.build_memory(detector.memorize(image, category)["features"], category)
+        detector.build_memory(detector.fingerprint(detector.pyramid(image)), category)
     for name in ("latent", "feature"):
         detector.calibration[f"{name}_min"] = torch.zeros(2)
         detector.calibration[f"{name}_max"] = torch.ones(2)

@@ -1,0 +1,41 @@
+"""What is asked of the trainer around a detector: its data module and the other processes."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, distributed
+
+Rows = dict[str, Any]
+"""Columns over some images: ``path`` (list), ``category`` (n,) and tensors (n, ...) by name."""
+
+
+def data_module(trainer: Trainer) -> Any:
+    """Return the data module, which names the categories; a TypeError if there is none."""
+    data = getattr(trainer, "datamodule", None)
+    if data is None:
+        raise TypeError(
+            "no data module: pass datamodule=... to the Trainer's test or predict, not data loaders"
+        )
+    return data
+
+
+def of_all_processes(own: Any) -> list[Any]:
+    """Return what each process passed, in order of rank; all processes must call this."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [own]
+    gathered: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(gathered, own)
+    return gathered
+
+
+def gather(batches: list[Rows]) -> dict[str, Tensor]:
+    """Columns (N, ...) over the images of all processes, in the order of their paths.
+
+    The order makes every later sum the same for any number of processes.
+    """
+    everyone = [rows for share in of_all_processes(batches) for rows in share]
+    paths = [path for rows in everyone for path in rows["path"]]
+    order = torch.tensor(sorted(range(len(paths)), key=paths.__getitem__), dtype=torch.long)
+    names = [name for name in everyone[0] if name != "path"]
+    return {name: torch.cat([rows[name] for rows in everyone])[order] for name in names}
