@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, DistributedSampler
@@ -61,6 +62,8 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        # Images are read in parallel already, and OpenCV's own threads do not survive a fork.
+        cv2.setNumThreads(0)
         if not 0 < val_fraction < 1:
             raise ValueError(f"data.val_fraction must lie between 0 and 1, not {val_fraction}")
         for name, value in (("image_size", image_size), ("batch_size", batch_size)):

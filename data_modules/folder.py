@@ -5,11 +5,11 @@ of defective images; and, for `predict` alone, images lying anywhere below the r
 """
 
 from pathlib import Path
+from typing import Any
 
 from data_modules.base import AnomalyDataModule
 from data_modules.catalogue import name_share
 from data_modules.problems import DataError, WrongTreeError
-from data_modules.reading.dataset import Augmentation
 from data_modules.reading.images import IMAGE_SUFFIXES, MaskRule
 from data_modules.reading.layout import (
     NORMAL_FOLDERS,
@@ -40,21 +40,7 @@ class Folder(AnomalyDataModule):
             image's stem, or that and `_mask`. Without masks only image metrics are computed.
         mask_rule: `half`: a mask marks what is above half of the largest possible value;
             `nonzero`: any value but 0, for masks of class numbers.
-        category: Name of the category; the root's name if `all`.
-        image_size: Side of the square images in pixels; the aspect ratio is not kept.
-        batch_size: Training images per process and step.
-        eval_batch_size: Images per batch outside training; `batch_size` if not given.
-        num_workers: Processes that prepare batches.
-        val_fraction: Share of the training images held out for validation and calibration.
-        cache: Decode once into a memory-mapped file; false decodes anew in every epoch.
-        cache_dir: Folder for that file; `lightning_ad` in the user's cache folder if not given.
-        resize: Side in pixels to resize to before a crop of `image_size` is taken, at a random
-            place in training and from the centre elsewhere, where defects outside of it are not
-            seen; no crop if not given.
-        augment: What training images may undergo: `horizontal_flip`, `vertical_flip`,
-            `quarter_turns`, `translation` (by up to a sixteenth of the side, mirrored at the
-            edges); nothing if not given.
-        seed: Decides the order of training images and their augmentations.
+        settings: What every data set takes.
     """
 
     tree = "train/, test/good/, test/<defect>/, or normal_dir and abnormal_dir, or any images"
@@ -68,32 +54,9 @@ class Folder(AnomalyDataModule):
         abnormal_dir: str | None = None,
         mask_dir: str | None = None,
         mask_rule: MaskRule = "half",
-        category: str | list[str] = "all",
-        image_size: int = 256,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int = 2,
-        val_fraction: float = 0.1,
-        cache: bool = True,
-        cache_dir: str | None = None,
-        resize: int | None = None,
-        augment: list[Augmentation] | None = None,
-        seed: int = 0,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            root,
-            category,
-            image_size,
-            batch_size,
-            eval_batch_size,
-            num_workers,
-            val_fraction,
-            cache,
-            cache_dir,
-            resize,
-            augment,
-            seed,
-        )
+        super().__init__(root, **settings)
         self.mask_rule = mask_rule
         self.train = self.root / train
         self.test = self.root / test

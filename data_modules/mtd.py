@@ -7,12 +7,11 @@ ratios vary; masks have grey values along edges. No split is published: the lite
 
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from data_modules.base import AnomalyDataModule
 from data_modules.catalogue import name_share
 from data_modules.problems import DataError
-from data_modules.reading.dataset import Augmentation
 from data_modules.reading.layout import folders_in, images_in
 from data_modules.records import GOOD, Counts, Record, Split
 
@@ -29,21 +28,7 @@ class MTD(AnomalyDataModule):
             given, `mtd_train_filenames.txt` in or beside `root` is taken, and where there is none
             a hash of each name picks 80 %.
         root: Folder that holds the data set as its publisher ships it.
-        category: `mtd` or `all`.
-        image_size: Side of the square images in pixels; the aspect ratio is not kept.
-        batch_size: Training images per process and step.
-        eval_batch_size: Images per batch outside training; `batch_size` if not given.
-        num_workers: Processes that prepare batches.
-        val_fraction: Share of the training images held out for validation and calibration.
-        cache: Decode once into a memory-mapped file; false decodes anew in every epoch.
-        cache_dir: Folder for that file; `lightning_ad` in the user's cache folder if not given.
-        resize: Side in pixels to resize to before a crop of `image_size` is taken, at a random
-            place in training and from the centre elsewhere, where defects outside of it are not
-            seen; no crop if not given.
-        augment: What training images may undergo: `horizontal_flip`, `vertical_flip`,
-            `quarter_turns`, `translation` (by up to a sixteenth of the side, mirrored at the
-            edges); nothing if not given.
-        seed: Decides the order of training images and their augmentations.
+        settings: What every data set takes.
     """
 
     tree = "MT_Free/Imgs, MT_Blowhole/Imgs, MT_Break/Imgs, MT_Crack/Imgs, ..."
@@ -57,32 +42,9 @@ class MTD(AnomalyDataModule):
         self,
         root: str = "",
         train_list: str | None = None,
-        category: str | list[str] = "all",
-        image_size: int = 256,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int = 2,
-        val_fraction: float = 0.1,
-        cache: bool = True,
-        cache_dir: str | None = None,
-        resize: int | None = None,
-        augment: list[Augmentation] | None = None,
-        seed: int = 0,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            root,
-            category,
-            image_size,
-            batch_size,
-            eval_batch_size,
-            num_workers,
-            val_fraction,
-            cache,
-            cache_dir,
-            resize,
-            augment,
-            seed,
-        )
+        super().__init__(root, **settings)
         self.train_list = Path(train_list).expanduser() if train_list else None
 
     def categories_in(self, root: Path) -> list[str]:

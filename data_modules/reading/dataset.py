@@ -1,10 +1,10 @@
 """From a record's pixels to the item of a batch: crop, augmentation, scaling to [-1, 1]."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Literal, TypedDict, get_args
 
-import albumentations as A
 import cv2
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from torch.utils.data import Dataset
 from data_modules.reading.images import Pixels
 from data_modules.reading.samplers import Draw
 from data_modules.records import Record
+
+if TYPE_CHECKING:
+    import albumentations as A
 
 Augmentation = Literal["horizontal_flip", "vertical_flip", "quarter_turns", "translation"]
 Load = Callable[[Record], tuple[Pixels, Pixels]]
@@ -53,13 +56,16 @@ class Framing:
         """How far training images move at most, in pixels: a sixteenth of the side, or 0."""
         return self.image_size // 16 if "translation" in self.augment else 0
 
-    def transform(self, training: bool) -> A.Compose | None:
+    def transform(self, training: bool) -> "A.Compose | None":
         """Albumentations that lead from `resize` to `image_size`; None where nothing is done."""
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network
+        import albumentations as A  # slow, and needed by data modules only
+
         cropped = self.resize > self.image_size
         side = self.image_size
         if not training:
             return A.Compose([A.CenterCrop(side, side)]) if cropped else None
-        steps: dict[str, A.BasicTransform] = {
+        steps = {
             "horizontal_flip": A.HorizontalFlip(p=0.5),
             "vertical_flip": A.VerticalFlip(p=0.5),
             "quarter_turns": A.RandomRotate90(p=1.0),
@@ -84,7 +90,7 @@ class AnomalyDataset(Dataset[Item]):
         records: Sequence[Record],
         categories: Sequence[str],
         load: Load,
-        transform: A.Compose | None,
+        transform: "A.Compose | None",
         seed: int,
     ) -> None:
         self.records = records

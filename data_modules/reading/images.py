@@ -10,9 +10,6 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network
-
-import albumentations as A
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +24,6 @@ ORIENTATION = 274  # number of the tag
 MaskRule = Literal["half", "nonzero"]
 Pixels = NDArray[np.uint8]
 Values = NDArray[Any]
-
-# Images are read in parallel already, and OpenCV's own threads do not survive a fork.
-cv2.setNumThreads(0)
 
 
 def read_image(path: Path) -> Pixels:
@@ -82,14 +76,16 @@ def load(record: Record, size: int, rule: MaskRule) -> tuple[Pixels, Pixels]:
         part = read_mask(path, rule)
         require_same_size(path, part.shape, mask.shape)
         mask |= part
-    resized = A.Resize(
-        size,
-        size,
-        interpolation=cv2.INTER_LINEAR,
-        mask_interpolation=cv2.INTER_NEAREST_EXACT,
-        area_for_downscale="image",
-    )(image=image, mask=mask)
-    return resized["image"], resized["mask"]
+    return resize(image, size), cv2.resize(
+        mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT
+    )
+
+
+def resize(image: Pixels, size: int) -> Pixels:
+    """An image as a square, averaged over areas if it shrinks in a direction, else bilinear."""
+    shrinks = size < max(image.shape[:2])
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, (size, size), interpolation=how)
 
 
 def require_same_size(path: Path, mask: tuple[int, ...], image: tuple[int, ...]) -> None:

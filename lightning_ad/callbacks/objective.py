@@ -2,7 +2,7 @@
 
 Guidance weights chosen on the test set's labels make its results unfair, and nobody with good parts
 only could choose any. Instead each held-out normal image is scored beside a copy with a synthetic
-defect (the recipe of `data_modules.synthetic`); how well the two are told apart is the objective.
+defect (the recipe of `data_modules.defects`); how well the two are told apart is the objective.
 """
 
 import zlib
@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from data_modules.synthetic import paste_defect
+from data_modules.defects import paste_defect
 from lightning_ad.metrics.detection import DetectionMetrics
 from lightning_ad.reports.files import write_json
 

@@ -6,29 +6,24 @@ shared by all processes. Random translation stays possible: images are encoded w
 from ``data.resize``, and latents are moved in steps of the autoencoder's factor.
 
 A file's name holds a hash of the images, their sizes and modification times, and the autoencoder's
-weights. It is written under another name and renamed when complete, so that what a killed process
-leaves is never read. It may be removed at any time; damaged, it is written again.
+weights. It may be removed at any time; damaged, it is written again.
 """
 
 import copy
-import hashlib
 import math
-import shutil
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from filelock import FileLock
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data_modules.reading.cache import mapped
+from data_modules.reading.store import digest, file_stamp, stored_rows
 from lightning_ad.networks.autoencoders import Autoencoder
 
 FORMAT = 1  # raise it whenever the same images and weights would give another file
@@ -45,7 +40,7 @@ class LatentCache:
 
     Raises:
         ValueError: if training images are augmented in a way that latents cannot follow.
-        OSError: if the disk has no room.
+        DataError: if the disk has too little room.
     """
 
     def __init__(self, autoencoder: Autoencoder, datamodule: Any) -> None:
@@ -87,35 +82,31 @@ class _LatentFile:
         self.rows = {path: row for row, path in enumerate(paths)}
         first = dataset[0]["image"]
         # The first image stands for whatever decides pixels besides files: resizing, cropping.
-        key = _hash(
-            FORMAT, weights, tuple(first.shape), first.numpy().tobytes(), *map(_file, paths)
-        )
+        stamps = [file_stamp(record.image) for record in dataset.records]
+        key = digest(FORMAT, weights, tuple(first.shape), first.numpy().tobytes(), *stamps)
         self.path = datamodule.cache_dir / f"latents-{datamodule.data_set}-{key[:16]}.npy"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.path.with_suffix(".lock")):
-            if mapped(self.path) is None:
-                self._write(autoencoder, dataset, datamodule)
-        self.latents = np.load(self.path, mmap_mode="r")
+        self.latents = stored_rows(
+            self.path,
+            len(dataset),
+            lambda: _encoded(autoencoder, dataset, datamodule),
+            "latents",
+            "set data.cache_dir to a folder on a larger disk, or model.cache_latents to false",
+        )
 
     def read(self, paths: Sequence[str], device: torch.device) -> Tensor:
         """Posteriors (B, 1 or 2, C, h, w) of images."""
         return torch.from_numpy(self.latents[[self.rows[path] for path in paths]]).to(device)
 
-    def _write(self, autoencoder: Autoencoder, dataset: Any, datamodule: Any) -> None:
-        loader: DataLoader = DataLoader(
-            dataset, datamodule.eval_batch_size, num_workers=datamodule.num_workers
-        )
-        shape = (len(dataset), *_posterior(autoencoder, dataset[0]["image"][None]).shape[1:])
-        _require_room(self.path.parent, 4 * math.prod(shape))
-        partial = self.path.with_suffix(".partial")
-        latents = np.lib.format.open_memmap(partial, "w+", np.float32, shape)
-        rows = 0
-        for batch in track(loader, "encoding images", console=Console(stderr=True)):
-            posterior = _posterior(autoencoder, batch["image"])
-            latents[rows : rows + len(posterior)] = posterior
-            rows += len(posterior)
-        latents.flush()
-        partial.replace(self.path)
+
+def _encoded(
+    autoencoder: Autoencoder, dataset: Any, datamodule: Any
+) -> Iterator[NDArray[np.float32]]:
+    """Posteriors of a dataset's images, batch by batch, with a progress bar."""
+    loader: DataLoader = DataLoader(
+        dataset, datamodule.eval_batch_size, num_workers=datamodule.num_workers
+    )
+    for batch in track(loader, "encoding images", console=Console(stderr=True)):
+        yield _posterior(autoencoder, batch["image"])
 
 
 @torch.inference_mode()
@@ -125,14 +116,6 @@ def _posterior(autoencoder: Autoencoder, image: Tensor) -> NDArray[np.float32]:
     mean, std = autoencoder.posterior(image.to(device))
     both = torch.stack([mean, std], 1).float() if std.any() else mean.unsqueeze(1).float()
     return both.cpu().numpy()
-
-
-def _require_room(folder: Path, size: int) -> None:
-    if size > shutil.disk_usage(folder).free:
-        raise OSError(
-            f"latents need {size / 1e9:.2f} GB, more than the disk of {folder} has free: set "
-            "data.cache_dir to a folder on a larger one, or model.cache_latents to false"
-        )
 
 
 def _random_crop(z: Tensor, side: int) -> Tensor:
@@ -166,21 +149,9 @@ def require_fixed_images(framing: Any, factor: int) -> None:
 def _weights_hash(autoencoder: Autoencoder) -> str:
     state = autoencoder.state_dict()
     content = (tensor.cpu().contiguous().flatten() for tensor in state.values())
-    return _hash(
+    return digest(
         type(autoencoder).__name__,
         autoencoder.scale,
         *state,
         *(tensor.view(torch.uint8).numpy().tobytes() for tensor in content),
     )
-
-
-def _file(path: str) -> tuple[str, int, int]:
-    status = Path(path).stat()
-    return str(Path(path).absolute()), status.st_size, status.st_mtime_ns
-
-
-def _hash(*parts: Any) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part if isinstance(part, bytes) else repr(part).encode())
-    return digest.hexdigest()

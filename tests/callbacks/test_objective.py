@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from sklearn.metrics import roc_auc_score
 
 from data_modules import MVTecAD
-from data_modules.synthetic import paste_defect
+from data_modules.defects import paste_defect
 from lightning_ad.callbacks.objective import Objective, with_defects
 from tests.fakes import texture, write_mvtec
 from tests.methods.tiny import Brightness

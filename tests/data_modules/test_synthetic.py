@@ -11,14 +11,15 @@ import pytest
 import skimage.data
 
 from data_modules import SyntheticTextures
+from data_modules.defects import SIDE, paste_defect
 from data_modules.reading.images import read_image, read_mask
-from data_modules.synthetic import SIDE, TEST_BAND, paste_defect, write_once
+from data_modules.synthetic import TEST_BAND, write_tree
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("textures") / "tree"
-    write_once(root)
+    write_tree(root)
     return root
 
 
@@ -48,7 +49,7 @@ def test_counts_are_the_stated_ones(tree: Path) -> None:
 
 
 def test_written_tree_is_always_the_same(tree: Path, tmp_path: Path) -> None:
-    write_once(tmp_path / "again")
+    write_tree(tmp_path / "again")
     assert digest(tmp_path / "again") == digest(tree)
 
 
@@ -106,7 +107,7 @@ def test_defects_change_their_mask_and_nothing_else(tree: Path) -> None:
 
 def test_processes_that_start_together_write_it_once(tmp_path: Path) -> None:
     fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=write_once, args=(tmp_path / "tree",)) for _ in range(2)]
+    processes = [fork.Process(target=write_tree, args=(tmp_path / "tree",)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:

@@ -1,7 +1,9 @@
 """Cached latents equal those of direct encoding, and are all that training reads."""
 
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from data_modules import MVTecAD
+from data_modules.problems import DataError
 from lightning_ad.detector import latent_cache
 from lightning_ad.detector.latent_cache import LatentCache
 from lightning_ad.methods import DeCoDiff
@@ -132,30 +135,37 @@ def test_images_are_encoded_once_and_again_when_something_changes(root):
     assert len(files(root)) == len(written) + 14  # the training images only
 
 
-def test_what_a_killed_process_leaves_is_not_read(root, monkeypatch):
+def assert_direct(cache, module, autoencoder):
+    batch = next(iter(module.memory_dataloader()))
+    torch.testing.assert_close(cache.draw(batch["path"], CPU), autoencoder.encode(batch["image"]))
+
+
+def test_an_interruption_leaves_nothing_behind(root, monkeypatch):
     module, autoencoder = data(root), TinyLatents()
+    posterior, calls = latent_cache._posterior, []
 
-    class Killed(BaseException):
-        pass
-
-    posterior = latent_cache._posterior
-    calls = []
-
-    def dies(*args):
+    def interrupted(*args):
         calls.append(args)
-        if len(calls) > 2:
-            raise Killed
+        if len(calls) > 1:
+            raise KeyboardInterrupt
         return posterior(*args)
 
-    monkeypatch.setattr(latent_cache, "_posterior", dies)
-    with pytest.raises(Killed):
+    monkeypatch.setattr(latent_cache, "_posterior", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         LatentCache(autoencoder, module)
-    assert any(name.endswith(".partial") for name in files(root))
-    assert not any(name.endswith(".npy") for name in files(root))
+    assert not any(name.endswith((".partial", ".npy")) for name in files(root))
     monkeypatch.setattr(latent_cache, "_posterior", posterior)
-    batch = next(iter(module.memory_dataloader()))
-    drawn = LatentCache(autoencoder, module).draw(batch["path"], CPU)
-    torch.testing.assert_close(drawn, autoencoder.encode(batch["image"]))
+    assert_direct(LatentCache(autoencoder, module), module, autoencoder)
+
+
+def test_what_a_killed_process_leaves_is_not_read(root):
+    module, autoencoder = data(root), TinyLatents()
+    for file in LatentCache(autoencoder, module).files:
+        file.path.rename(f"{file.path}.partial")
+        with Path(f"{file.path}.partial").open("rb+") as left:
+            left.seek(-64, os.SEEK_END)
+            left.write(bytes(64))
+    assert_direct(LatentCache(autoencoder, module), module, autoencoder)
     assert not any(name.endswith(".partial") for name in files(root))
 
 
@@ -164,9 +174,7 @@ def test_a_damaged_file_is_written_again(root, kept):
     module, autoencoder = data(root), TinyLatents()
     for file in LatentCache(autoencoder, module).files:
         file.path.write_bytes(file.path.read_bytes()[:kept])
-    batch = next(iter(module.memory_dataloader()))
-    drawn = LatentCache(autoencoder, module).draw(batch["path"], CPU)
-    torch.testing.assert_close(drawn, autoencoder.encode(batch["image"]))
+    assert_direct(LatentCache(autoencoder, module), module, autoencoder)
 
 
 def test_training_reads_latents_only(root):
@@ -208,9 +216,9 @@ def test_augmentation_that_latents_cannot_follow_is_refused(root):
 
 def test_a_full_disk_is_noticed_before_writing(root, monkeypatch):
     module = data(root)
-    free = latent_cache.shutil.disk_usage(root)._replace(free=10)
-    monkeypatch.setattr(latent_cache.shutil, "disk_usage", lambda _: free)
-    with pytest.raises(OSError, match=r"data\.cache_dir"):
+    free = shutil.disk_usage(root)._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    with pytest.raises(DataError, match=r"latents need .* GB are free .*data\.cache_dir"):
         LatentCache(TinyLatents(), module)
 
 
