@@ -76,16 +76,15 @@ def load(record: Record, size: int, rule: MaskRule) -> tuple[Pixels, Pixels]:
         part = read_mask(path, rule)
         require_same_size(path, part.shape, mask.shape)
         mask |= part
-    return resize(image, size), cv2.resize(
-        mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT
-    )
+    nearest = cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+    return resize(image, size), np.asarray(nearest, np.uint8)
 
 
 def resize(image: Pixels, size: int) -> Pixels:
     """An image as a square, averaged over areas if it shrinks in a direction, else bilinear."""
     shrinks = size < max(image.shape[:2])
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(image, (size, size), interpolation=how)
+    return np.asarray(cv2.resize(image, (size, size), interpolation=how), np.uint8)
 
 
 def require_same_size(path: Path, mask: tuple[int, ...], image: tuple[int, ...]) -> None:

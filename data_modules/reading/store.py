@@ -26,8 +26,13 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Yield where to write a file or a folder that takes the place of `path` when all went well.
 
     It is on the disk before it is renamed, so that a power failure leaves no part of it either.
-    Of one `path`, only one process may write at a time.
+    Of one `path`, only one process may write at a time. Links stay; pipes and devices are written
+    to as they are.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        yield path
+        return
+    path = path.resolve()
     partial = path.with_name(f"{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove(partial)  # what a killed process left
@@ -92,7 +97,7 @@ def stored_rows(
     return np.load(path, mmap_mode="r")
 
 
-def new_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+def new_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
     """An array to fill, mapped to a .npy file."""
     return np.lib.format.open_memmap(path, "w+", dtype, shape)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from lightning_ad.reports.files import write_whole
 from lightning_ad.reports.recorded_runs import (
     Run,
     SummaryError,
@@ -143,7 +144,6 @@ def main(arguments: Sequence[str]) -> None:
     except SummaryError as error:
         sys.exit(str(error))
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(text)
+        write_whole(options.output, text)
     else:
         sys.stdout.write(text)

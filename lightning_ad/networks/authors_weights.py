@@ -19,6 +19,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.serialization import safe_globals
 
+from data_modules.reading.store import written_whole
 from lightning_ad.networks.context_unet import SIZES, ContextUNet
 from lightning_ad.networks.unet import DiffusionUNet
 
@@ -287,8 +288,8 @@ def main(arguments: Sequence[str]) -> None:
         "categories": categories,
         "state_dict": weights,
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(checkpoint, options.output)
+    with written_whole(options.output) as partial:
+        torch.save(checkpoint, partial)
     log.info("%s holds %d tensors of %s", options.output, len(weights), checkpoint["method"])
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
+from data_modules.reading.store import written_whole
 from lightning_ad.metrics.detection import IMAGE_METRICS, PIXEL_METRICS
 
 
@@ -43,10 +44,8 @@ def png_name(name: PurePath) -> PurePath:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file entirely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

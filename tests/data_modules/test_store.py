@@ -68,6 +68,18 @@ def test_what_a_killed_process_leaves_is_replaced(
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_links_stay_and_pipes_are_written_to(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "file")
+    with written_whole(tmp_path / "link") as partial:
+        partial.write_text("through the link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "elsewhere" / "file").read_text() == "through the link"
+    with written_whole(Path("/dev/null")) as partial:
+        partial.write_text("nowhere")
+    assert Path("/dev/null").is_char_device()
+
+
 def read(path: Path, rows: int = 7, calls: list[int] | None = None) -> np.ndarray:
     def batches() -> Iterator[np.ndarray]:
         if calls is not None:
