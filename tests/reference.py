@@ -2,6 +2,7 @@
 
 import numpy as np
 from skimage.measure import label
+from sklearn.metrics import auc
 
 
 def aupro(maps: np.ndarray, masks: np.ndarray, fpr_limit: float) -> float:
@@ -24,6 +25,28 @@ def aupro(maps: np.ndarray, masks: np.ndarray, fpr_limit: float) -> float:
             return (area + (fpr_limit - left) * (low + cut) / 2) / fpr_limit
         area += (right - left) * (low + high) / 2
     return area / fpr_limit
+
+
+def pro_200_thresholds(maps: np.ndarray, masks: np.ndarray) -> float:
+    """The loop over thresholds, each over all regions, that published codes have in common."""
+    rates, overlaps = [], []
+    step = (maps.max() - maps.min()) / 200
+    for threshold in np.arange(maps.min(), maps.max(), step):
+        flagged = maps > threshold
+        overlaps.append(
+            np.mean(
+                [
+                    flagged[image][numbered == number].mean()
+                    for image, mask in enumerate(masks)
+                    for numbered in [label(mask, connectivity=2)]
+                    for number in range(1, numbered.max() + 1)
+                ]
+            )
+        )
+        rates.append(flagged[~masks].mean())
+    rate, overlap = np.array(rates), np.array(overlaps)
+    below = rate < 0.3
+    return float(auc(rate[below] / rate[below].max(), overlap[below]))
 
 
 def f1_maximum(scores: np.ndarray, defective: np.ndarray) -> float:

@@ -415,13 +415,3 @@ def test_a_new_data_set_need_not_list_its_masks(tmp_path: Path) -> None:
     data = MVTecAD(root=str(fakes.write_mvtec(tmp_path)))
     listed = AnomalyDataModule.list_masks(data, "bottle")
     assert sorted(listed) == sorted(data.list_masks("bottle")) and listed
-
-
-def test_the_real_magnetic_tiles(shared: Path) -> None:
-    data = MTD(root=str(shared / "data" / "mtd"), cache=False)
-    train, test = data.records_of("train"), data.records_of("test")
-    assert len(train) == 761
-    assert len(test) == 191 + 392
-    defects = [record.defect for record in test]
-    counts = {"blowhole": 115, "break": 85, "crack": 57, "fray": 32, "uneven": 103, "good": 191}
-    assert {defect: defects.count(defect) for defect in set(defects)} == counts

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from data_modules import DataError, MVTecAD
 from data_modules.reading.samplers import EveryItemOnce, ShuffledDraws
 from tests import fakes
-from tests.conftest import REPOSITORY
+from tests.shrunk import REPOSITORY
 
 AUGMENT = ["horizontal_flip", "vertical_flip", "quarter_turns"]
 

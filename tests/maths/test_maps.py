@@ -1,35 +1,33 @@
 """Distances against the numbers recorded from the authors' code."""
 
-import numpy as np
 import pytest
 import torch
 
 from lightning_ad.maths import maps
+from tests.recordings import every_fourth, recorded
 
 
-@pytest.fixture
-def golden(shared):
-    return {k: torch.from_numpy(v) for k, v in np.load(shared / "golden/ddad_maps.npz").items()}
+def ddads_distances():
+    """DDAD's recorded case, and our pixel and feature distance in it."""
+    case = recorded("ddad_maps")
+    pyramids = [[case[f"{letter}{layer}"] for layer in (2, 3)] for letter in "fg"]
+    pixel = maps.pixel_distance(case["reconstruction"], case["target"])
+    return case, pixel, maps.feature_distance(*pyramids, (64, 64), pool=3)
 
 
-def test_pixel_distance_is_ddads(golden):
-    distance = maps.pixel_distance(golden["reconstruction"], golden["target"])
-    torch.testing.assert_close(distance, golden["pixel_distance"], rtol=1e-4, atol=1e-6)
-
-
-def test_feature_distance_is_ddads(golden):
-    distance = maps.feature_distance(
-        [golden["f2"], golden["f3"]], [golden["g2"], golden["g3"]], (64, 64), pool=3
-    )
-    torch.testing.assert_close(distance, golden["feature_distance"], rtol=1e-4, atol=1e-6)
+def test_distances_are_ddads():
+    case, pixel, feature = ddads_distances()
+    for name, ours in (("pixel", pixel), ("feature", feature)):
+        expected = case[f"{name}_distance"]
+        torch.testing.assert_close(every_fourth(ours), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("v", [1, 7])
-def test_blurred_fusion_is_ddads(golden, v):
-    pixel, feature = golden["pixel_distance"], golden["feature_distance"]
+def test_blurred_fusion_is_ddads(v):
+    case, pixel, feature = ddads_distances()
     fused = feature + v * feature.max() / pixel.max() * pixel
-    blurred = maps.gaussian_blur(fused, 4.0)
-    torch.testing.assert_close(blurred, golden[f"heat_map_v{v}"], rtol=1e-4, atol=1e-5)
+    blurred = every_fourth(maps.gaussian_blur(fused, 4.0))
+    torch.testing.assert_close(blurred, case[f"heat_map_v{v}"], rtol=1e-4, atol=1e-5)
 
 
 def test_distance_of_an_image_to_itself_is_zero():

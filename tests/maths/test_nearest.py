@@ -11,7 +11,7 @@ from lightning_ad.maths.nearest import (
     equal_width_edges,
     leave_one_out_distance,
 )
-from tests.golden import golden_arrays
+from tests.recordings import recorded
 
 
 def rows(count, seed):
@@ -41,11 +41,11 @@ def test_bins_are_numpys():
     assert bin_of(values, edges.repeat(8, 1)).tolist() == expected.tolist()
 
 
-def test_distances_edges_and_bins_are_the_authors(shared):
-    recorded = golden_arrays(shared, "d3ad_dynamic_steps")
-    train, test = recorded["train"], recorded["test"]
+def test_distances_edges_and_bins_are_the_authors():
+    case = recorded("d3ad_dynamic_steps")
+    train, test = case["train"], case["test"]
     edges = equal_width_edges(distance_to_nearest(train, train, 20), 10)
     distance = distance_to_nearest(test, train, 20)
-    torch.testing.assert_close(edges, recorded["bin_edges"], rtol=1e-5, atol=0)
-    torch.testing.assert_close(distance.double(), recorded["mean_distance"], rtol=1e-5, atol=0)
-    assert torch.equal(bin_of(distance, edges.repeat(len(test), 1)), recorded["bins"])
+    torch.testing.assert_close(edges, case["bin_edges"], rtol=1e-5, atol=0)
+    torch.testing.assert_close(distance.double(), case["mean_distance"], rtol=1e-5, atol=0)
+    assert torch.equal(bin_of(distance, edges.repeat(len(test), 1)), case["bins"])

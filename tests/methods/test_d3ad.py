@@ -10,9 +10,9 @@ from lightning_ad.detector.calibration import Calibration
 from lightning_ad.maths import maps
 from lightning_ad.methods import D3AD
 from lightning_ad.networks import DiffusionUNet, KLAutoencoder
-from tests.golden import golden_arrays, golden_denoiser
 from tests.methods.tiny import images, same_weights, tiny_pyramid, weights_of
 from tests.methods.tiny_latent import TinyLatents
+from tests.recordings import authors_denoiser, every_fourth, recorded
 
 CATEGORIES = ["candle", "pcb"]
 TRAINED_ON = torch.arange(16) // 8
@@ -54,34 +54,35 @@ def probe():
 
 
 @pytest.mark.parametrize("w", [0, 4])
-def test_reconstruction_is_the_authors(shared, w):
-    recorded = golden_arrays(shared, "d3ad_reconstruction")
-    detector = D3AD(TinyLatents(), golden_denoiser(shared, "d3ad"), tiny_pyramid(), guidance=w)
-    visited = []
-    detector.denoiser.register_forward_pre_hook(lambda _, inputs: visited.append(inputs))
-    unknown = torch.full((4,), -1)
+def test_reconstruction_is_the_authors(w):
+    case, denoiser, visited = recorded("d3ad_reconstruction"), authors_denoiser("d3ad"), []
+    detector = D3AD(TinyLatents(), denoiser, tiny_pyramid(), guidance=w)
+    hook = denoiser.register_forward_pre_hook(lambda _, inputs: visited.append(inputs))
     with torch.no_grad():
-        restored = detector.reconstruct(recorded["z"], recorded["T"], unknown)
-    torch.testing.assert_close(visited[0][0], recorded["start"], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(restored, recorded[f"z0_w{w}"], rtol=1e-4, atol=1e-4)
+        restored = detector.reconstruct(case["z"], case["T"], torch.full((2,), -1))
+    hook.remove()
+    start = every_fourth(visited[0][0])
+    torch.testing.assert_close(start, case["start"], rtol=1e-4, atol=1e-5)
+    expected = case[f"z0_w{w}"]
+    torch.testing.assert_close(every_fourth(restored), expected, rtol=1e-4, atol=1e-4)
     assert len(visited) == 10
-    assert [t[3].item() for _, t in visited] == [72, 64, 56, 48, 40, 32, 24, 16, 8, 0]
+    assert [t[1].item() for _, t in visited] == [72, 64, 56, 48, 40, 32, 24, 16, 8, 0]
 
 
-def test_levels_are_the_authors(shared):
-    recorded = golden_arrays(shared, "d3ad_dynamic_steps")
+def test_levels_are_the_authors():
+    case = recorded("d3ad_dynamic_steps")
     detector = d3ad(["candle"], neighbours=20)
-    detector.calibration["bank"] = recorded["train"]
-    detector.calibration["bin_edges"] = recorded["bin_edges"].repeat(2, 1)
-    levels = detector.level(recorded["test"], torch.zeros(len(recorded["test"]), dtype=torch.long))
-    assert levels.tolist() == recorded["steps"].tolist()
-    assert (levels // 10).tolist() == recorded["stride"].tolist()
+    detector.calibration["bank"] = case["train"]
+    detector.calibration["bin_edges"] = case["bin_edges"].repeat(2, 1)
+    levels = detector.level(case["test"], torch.zeros(len(case["test"]), dtype=torch.long))
+    assert levels.tolist() == case["steps"].tolist()
+    assert (levels // 10).tolist() == case["stride"].tolist()
 
 
-def test_map_scaled_by_the_same_images_is_the_authors(shared):
-    recorded = golden_arrays(shared, "d3ad_maps")
-    latent = maps.pixel_distance(recorded["z_hat"], recorded["z"])
-    pyramids = [[recorded[f"{letter}{layer}"] for layer in (2, 3)] for letter in "fg"]
+def test_map_scaled_by_the_same_images_is_the_authors():
+    case = recorded("d3ad_maps")
+    latent = maps.pixel_distance(case["z_hat"], case["z"])
+    pyramids = [[case[f"{letter}{layer}"] for layer in (2, 3)] for letter in "fg"]
     parts = {
         "latent": maps.resize(latent, (256, 256)),
         "feature": maps.feature_distance(*pyramids, (256, 256)),
@@ -90,9 +91,9 @@ def test_map_scaled_by_the_same_images_is_the_authors(shared):
     detector = d3ad(["candle"], blur=4.0)
     detector.calibrate(extremes_of(parts, category))
     for name, expected in (("latent", "latent_l1"), ("feature", "feature_cos")):
-        torch.testing.assert_close(parts[name][..., ::4, ::4], recorded[expected])
-    heat_map = detector.fuse(parts, category)[..., ::4, ::4]
-    torch.testing.assert_close(heat_map, recorded["heat_map"], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(every_fourth(every_fourth(parts[name])), case[expected])
+    heat_map = every_fourth(every_fourth(detector.fuse(parts, category)))
+    torch.testing.assert_close(heat_map, case["heat_map"], rtol=1e-4, atol=1e-5)
 
 
 def test_every_bin_has_its_level():

@@ -11,9 +11,9 @@ from torch import nn
 from lightning_ad.maths.deviation import latent_deviation, pixel_deviation
 from lightning_ad.methods import DeCoDiff
 from lightning_ad.speed.half_precision import HalfProducts
-from tests.golden import golden_arrays, golden_denoiser
 from tests.methods.tiny import images, same_weights, tiny_pyramid, weights_of
 from tests.methods.tiny_latent import TinyLatents, tiny_context_unet
+from tests.recordings import authors_denoiser, every_fourth, recorded
 
 CATEGORIES = ["bottle", "grid"]
 
@@ -25,39 +25,39 @@ def deco(null_class=True, features=None, **settings):
     return detector.eval()
 
 
-def test_training_loss_is_the_authors(shared):
-    recorded = golden_arrays(shared, "deco_training")
-    detector = DeCoDiff(TinyLatents(), golden_denoiser(shared, "deco"), class_mode="given")
-    np.testing.assert_allclose(detector.alpha_bar, recorded["alphas_cumprod"], rtol=1e-6)
-    for i, loss in enumerate(recorded["loss"]):
-        one = (recorded[name][i : i + 1] for name in ("x", "t", "noise", "mask"))
+def test_training_loss_is_the_authors():
+    case = recorded("deco_training")
+    detector = DeCoDiff(TinyLatents(), authors_denoiser("deco"), class_mode="given")
+    np.testing.assert_allclose(detector.alpha_bar, case["alphas_cumprod"], rtol=1e-6)
+    for i, loss in enumerate(case["loss"]):
+        one = (case[name][i : i + 1] for name in ("x", "t", "noise", "mask", "classes"))
         with torch.no_grad():
-            ours = detector.deviation_loss(*one, recorded["classes"][i])
-        torch.testing.assert_close(ours, loss, rtol=1e-4, atol=0)
+            torch.testing.assert_close(detector.deviation_loss(*one), loss, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("steps", [5, 10])
-def test_correction_is_the_authors(shared, steps):
-    recorded = golden_arrays(shared, "deco_correction")
-    network = golden_denoiser(shared, "deco")
+def test_correction_is_the_authors(steps):
+    case, network, visited = recorded("deco_correction"), authors_denoiser("deco"), []
     detector = DeCoDiff(TinyLatents(), network, class_mode="given", steps=steps)
-    assert sorted(detector.timesteps) == recorded[f"timesteps_{steps}"].tolist()
+    hook = network.register_forward_pre_hook(lambda _, inputs: visited.append(inputs[1]))
     with torch.no_grad():
-        corrected = detector.correct(recorded["x"], recorded["classes"][:, 0])
-    expected = recorded[f"corrected_{steps}_steps"]
+        corrected = every_fourth(detector.correct(case["x"], case["classes"]))
+    hook.remove()
+    assert torch.equal(torch.stack(visited)[:, 0], case[f"timesteps_{steps}"].flip(0))
+    expected = case[f"corrected_{steps}_steps"]
     torch.testing.assert_close(corrected, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_maps_are_the_authors(shared):
-    recorded = np.load(shared / "golden/deco_maps.npz")
-    x0, x_hat, z0, z_hat = (
-        torch.from_numpy(recorded[name]).float() for name in ("x0", "x_hat", "z0", "z_hat")
-    )
-    parts = {"pixel": pixel_deviation(x_hat, x0), "latent": latent_deviation(z_hat, z0, 8)}
+def test_maps_are_the_authors():
+    case = recorded("deco_maps")
+    parts = {
+        "pixel": pixel_deviation(case["x_hat"], case["x0"]),
+        "latent": latent_deviation(case["z_hat"], case["z0"], 8),
+    }
     fused = {**parts, "geometric": deco().fuse(parts, torch.zeros(2))}
     for name, ours in fused.items():
-        sampled = ours[:, 0, ::4, ::4].numpy()
-        np.testing.assert_allclose(sampled, recorded[name], rtol=1e-4, atol=1e-5)
+        sampled = every_fourth(every_fourth(ours))[:, 0]
+        torch.testing.assert_close(sampled, case[name], rtol=1e-4, atol=1e-5)
 
 
 def test_smoothing_is_scipys_also_in_small_maps():

