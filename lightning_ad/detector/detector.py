@@ -123,8 +123,11 @@ class AnomalyDetector(LightningModule, ABC):
             )
         return next(iter(parts.values()))
 
-    def score(self, anomaly_map: Tensor) -> Tensor:
-        """Image scores (B,) of anomaly maps (B, 1, H, W): their maxima."""
+    def score(self, anomaly_map: Tensor, parts: dict[str, Tensor]) -> Tensor:
+        """Image scores (B,) of anomaly maps (B, 1, H, W): their maxima.
+
+        A method that scores before it fuses or smooths finds the maps of `compare` in ``parts``.
+        """
         return anomaly_map.flatten(1).amax(1)
 
     def calibrate(self, extremes: dict[str, Tensor]) -> None:
@@ -148,7 +151,7 @@ class AnomalyDetector(LightningModule, ABC):
         """Score images (B, 3, H, W) in [-1, 1] of the categories (B,), or `UNKNOWN_CATEGORY`."""
         reconstruction, parts = self.checked_compare(image, category)
         anomaly_map = self.checked_fuse(parts, category)
-        score = self.score(anomaly_map)
+        score = self.score(anomaly_map, parts)
         if reconstruction is not None:
             reconstruction = reconstruction.float()
         return Detection(anomaly_map, score, reconstruction, parts)

@@ -100,10 +100,11 @@ def _extremes(rows: Rows) -> Rows:
 @torch.inference_mode()
 def _scores(detector: AnomalyDetector, rows: Rows) -> Rows:
     """Image scores and, for the pixel threshold, 1,024 evenly spaced order statistics per map."""
-    anomaly_map = detector.checked_fuse(_columns(rows), rows["category"])
+    parts = _columns(rows)
+    anomaly_map = detector.checked_fuse(parts, rows["category"])
     ordered = anomaly_map.flatten(1).sort(1).values
     picks = torch.linspace(0, ordered.shape[1] - 1, 1024).long()
-    scores = {"score": detector.score(anomaly_map), "pixels": ordered[:, picks]}
+    scores = {"score": detector.score(anomaly_map, parts), "pixels": ordered[:, picks]}
     return {"path": rows["path"], "category": rows["category"], **scores}
 
 

@@ -30,9 +30,9 @@ class DDADAsPublished(DriftingExtractor, DDAD):
         weighted = self.pixel_weight * ratio * parts["pixel"]
         return maps.gaussian_blur(parts["feature"] + weighted, self.blur)
 
-    def score(self, anomaly_map: Tensor) -> Tensor:
+    def score(self, anomaly_map: Tensor, parts: dict[str, Tensor]) -> Tensor:
         """Maximum of the map's centre."""
-        return super().score(central(anomaly_map))
+        return super().score(central(anomaly_map), parts)
 
     def test_step(self, batch: Any, batch_idx: int) -> Detection:  # type: ignore[override]
         """Crop what metrics and panels see; the network saw the whole image."""
