@@ -5,10 +5,14 @@ Images are smooth coloured textures with a bright square where the defect is; ma
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+
+import data_modules as sets
 
 VISA_COLUMNS = ("object", "split", "label", "image", "mask")
 
@@ -287,3 +291,27 @@ def write_real_iad(
         meta = {"normal_class": "OK", "prefix": f"{category}/", "pre_transform": None}
         (lists / f"{category}.json").write_text(json.dumps({"meta": meta, **samples}))
     return root
+
+
+class Tree(NamedTuple):
+    """A data set in small."""
+
+    write: Callable[..., Path]
+    """Writes the tree into a folder and returns it."""
+    data_set: type[sets.AnomalyDataModule]
+    categories: list[str]
+
+
+TREES = {
+    "MVTecAD": Tree(write_mvtec, sets.MVTecAD, ["bottle", "grid"]),
+    "MTD": Tree(write_mtd, sets.MTD, ["mtd"]),
+    "VisA": Tree(write_visa_raw, sets.VisA, ["candle", "pcb1"]),
+    "VisA converted": Tree(write_visa_converted, sets.VisA, ["candle", "pcb1"]),
+    "BTAD": Tree(write_btad, sets.BTAD, ["01", "02", "03"]),
+    "DTDSynthetic": Tree(write_dtd, sets.DTDSynthetic, ["Blotchy_099", "Mesh_114"]),
+    "MPDD": Tree(write_mpdd, sets.MPDD, ["bracket_black", "tubes"]),
+    "MVTecLOCO": Tree(write_mvtec_loco, sets.MVTecLOCO, ["juice_bottle"]),
+    "RealIAD": Tree(write_real_iad, sets.RealIAD, ["audiojack"]),
+    "Folder": Tree(write_folder, sets.Folder, ["tree"]),
+}
+"""Every published layout; `Folder` names its category after the folder."""

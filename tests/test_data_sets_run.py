@@ -5,21 +5,8 @@ import json
 import pytest
 
 from lightning_ad.cli import main
-from tests import fakes
+from tests.fakes import TREES, write_mvtec
 from tests.shrunk import QUIET, fit_ddad
-
-LAYOUTS = {
-    "MVTecAD": fakes.write_mvtec,
-    "MTD": fakes.write_mtd,
-    "Folder": fakes.write_folder,
-    "VisA": fakes.write_visa_raw,
-    "VisA converted": fakes.write_visa_converted,
-    "BTAD": fakes.write_btad,
-    "DTDSynthetic": fakes.write_dtd,
-    "MPDD": fakes.write_mpdd,
-    "MVTecLOCO": fakes.write_mvtec_loco,
-    "RealIAD": fakes.write_real_iad,
-}
 
 
 def metrics(run):
@@ -32,9 +19,9 @@ def fit(name, root, run, cache):
     main([command, config, f"--data={name.split()[0]}", *rest])
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", TREES)
 def test_a_layout_passes_through_fit_and_test(tmp_path, name):
-    root = LAYOUTS[name](tmp_path / "data")
+    root = TREES[name].write(tmp_path / "data")
     fit(name, root, tmp_path / "run", tmp_path / "cache")
     found = metrics(tmp_path / "run")
     assert 0 <= found["test/mean/image_auroc"] <= 1
@@ -42,7 +29,7 @@ def test_a_layout_passes_through_fit_and_test(tmp_path, name):
 
 
 def test_mixed_categories_score_as_each_does_alone(tmp_path):
-    root = fakes.write_mvtec(tmp_path / "data")
+    root = write_mvtec(tmp_path / "data")
     fit("MVTecAD", root, tmp_path / "run", tmp_path / "cache")
     together = metrics(tmp_path / "run")
     checkpoint = f"--ckpt_path={tmp_path / 'run/final.ckpt'}"

@@ -2,7 +2,6 @@
 
 import inspect
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,19 +27,7 @@ from data_modules import (
 )
 from data_modules.records import Record
 from tests import fakes
-
-LAYOUTS: dict[str, tuple[Callable[..., Path], type[AnomalyDataModule], list[str]]] = {
-    "mvtec": (fakes.write_mvtec, MVTecAD, ["bottle", "grid"]),
-    "mtd": (fakes.write_mtd, MTD, ["mtd"]),
-    "visa_raw": (fakes.write_visa_raw, VisA, ["candle", "pcb1"]),
-    "visa_converted": (fakes.write_visa_converted, VisA, ["candle", "pcb1"]),
-    "btad": (fakes.write_btad, BTAD, ["01", "02", "03"]),
-    "dtd": (fakes.write_dtd, DTDSynthetic, ["Blotchy_099", "Mesh_114"]),
-    "mpdd": (fakes.write_mpdd, MPDD, ["bracket_black", "tubes"]),
-    "mvtec_loco": (fakes.write_mvtec_loco, MVTecLOCO, ["juice_bottle"]),
-    "real_iad": (fakes.write_real_iad, RealIAD, ["audiojack"]),
-    "folder": (fakes.write_folder, Folder, ["tree"]),
-}
+from tests.fakes import TREES
 
 
 def read(data: AnomalyDataModule, loader: str) -> dict[str, np.ndarray]:
@@ -51,9 +38,9 @@ def read(data: AnomalyDataModule, loader: str) -> dict[str, np.ndarray]:
     return {**found, "path": np.concatenate([batch["path"] for batch in batches])}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", TREES)
 def test_layout_reads_completely(tmp_path: Path, layout: str) -> None:
-    write, data_set, categories = LAYOUTS[layout]
+    write, data_set, categories = TREES[layout]
     data = data_set(
         root=str(write(tmp_path / "tree")),
         image_size=48,
@@ -87,11 +74,11 @@ def test_layout_reads_completely(tmp_path: Path, layout: str) -> None:
             assert image.mean(axis=0)[mask[0] == 1].mean() > image.mean(axis=0)[mask[0] == 0].mean()
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", TREES)
 def test_root_one_level_too_high_or_too_low_names_the_right_one(
     tmp_path: Path, layout: str
 ) -> None:
-    write, data_set, _ = LAYOUTS[layout]
+    write, data_set, _ = TREES[layout]
     root = write(tmp_path / "tree")
     below = next(path for path in sorted(root.iterdir()) if path.is_dir())
     if data_set is Folder:
@@ -101,9 +88,9 @@ def test_root_one_level_too_high_or_too_low_names_the_right_one(
             data_set(root=str(wrong)).setup("fit")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", TREES)
 def test_missing_and_empty_roots_are_named(tmp_path: Path, layout: str) -> None:
-    data_set = LAYOUTS[layout][1]
+    data_set = TREES[layout].data_set
     (tmp_path / "empty").mkdir()
     with pytest.raises(WrongTreeError, match=r"no folder .*absent.*expected"):
         data_set(root=str(tmp_path / "absent")).setup("fit")
@@ -113,9 +100,9 @@ def test_missing_and_empty_roots_are_named(tmp_path: Path, layout: str) -> None:
         data_set()
 
 
-@pytest.mark.parametrize("layout", sorted(set(LAYOUTS) - {"folder"}))
+@pytest.mark.parametrize("layout", sorted(set(TREES) - {"Folder"}))
 def test_unknown_category_lists_the_known(tmp_path: Path, layout: str) -> None:
-    write, data_set, categories = LAYOUTS[layout]
+    write, data_set, categories = TREES[layout]
     root = write(tmp_path / "tree")
     with pytest.raises(DataError, match=f"'botle'.*{', '.join(categories)}"):
         data_set(root=str(root), category="botle").setup("fit")
@@ -378,7 +365,7 @@ def test_every_data_set_is_built_and_explained_by_the_command_line(tmp_path: Pat
         for _, member in inspect.getmembers(data_modules, inspect.isclass)
         if issubclass(member, AnomalyDataModule) and member is not AnomalyDataModule
     ]
-    ours = {data_set for _, data_set, _ in LAYOUTS.values()} | {SyntheticTextures}
+    ours = {tree.data_set for tree in TREES.values()} | {SyntheticTextures}
     assert len(ours) == 10 and ours <= set(classes)
     for data_set in classes:
         parser = ArgumentParser(exit_on_error=False)

@@ -12,7 +12,7 @@ import pytest
 from data_modules import MTD
 from data_modules.doctor.command import main
 from tests import fakes
-from tests.data_modules.test_data_sets import LAYOUTS
+from tests.fakes import TREES
 
 
 def diagnose(
@@ -26,7 +26,7 @@ def diagnose(
 
 def first(root: Path, layout: str, kind: str) -> Path:
     """A file of the tree: a training image, a defective image, or its mask."""
-    data = LAYOUTS[layout][1](root=str(root), cache=False)
+    data = TREES[layout].data_set(root=str(root), cache=False)
     if kind == "train":
         return data.records_of("train")[0].image
     record = next(record for record in data.records() if record.label)
@@ -57,18 +57,18 @@ def blacken(path: Path) -> None:
         fakes.write(mask, np.zeros(fakes.cv2.imread(str(mask)).shape[:2], np.uint8))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", TREES)
 def test_published_layout_is_clean(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], layout: str
 ) -> None:
-    write, data_set, categories = LAYOUTS[layout]
+    write, data_set, categories = TREES[layout]
     status, content = diagnose(capsys, data_set.__name__, write(tmp_path / "tree"))
     assert content["problems"] == []
     assert status == 0
     assert {count["category"] for count in content["counts"]} == set(categories)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", TREES)
 @pytest.mark.parametrize(
     ("kind", "damage", "named"),
     [
@@ -88,7 +88,7 @@ def test_damage_is_named(
     damage: Callable[[Path], None],
     named: str,
 ) -> None:
-    write, data_set, _ = LAYOUTS[layout]
+    write, data_set, _ = TREES[layout]
     root = write(tmp_path / "tree")
     path = first(root, layout, kind)
     damage(path)
@@ -97,14 +97,14 @@ def test_damage_is_named(
     assert [problem["kind"] for problem in content["problems"]] == [named]
     problem = content["problems"][0]
     assert Path(problem["path"]).parent == path.parent
-    assert path.stem.removesuffix("_mask") in problem["path"] or layout == "mvtec_loco"
+    assert path.stem.removesuffix("_mask") in problem["path"] or layout == "MVTecLOCO"
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", TREES)
 def test_train_image_copied_into_test_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], layout: str
 ) -> None:
-    write, data_set, _ = LAYOUTS[layout]
+    write, data_set, _ = TREES[layout]
     root = write(tmp_path / "tree")
     train = first(root, layout, "train")
     data = data_set(root=str(root), cache=False)
@@ -120,8 +120,8 @@ def test_train_image_copied_into_test_is_named(
 
 
 def test_orphaned_masks_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for layout in sorted(set(LAYOUTS) - {"mvtec_loco"}):
-        write, data_set, _ = LAYOUTS[layout]
+    for layout in sorted(set(TREES) - {"MVTecLOCO"}):
+        write, data_set, _ = TREES[layout]
         root = write(tmp_path / layout / "tree")
         mask = first(root, layout, "mask")
         orphan = mask.with_name(f"stray{mask.suffix}")
