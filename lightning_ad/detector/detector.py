@@ -9,7 +9,7 @@ batch, calibration from normal images and self-sufficient checkpoints.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -23,7 +23,7 @@ from lightning_ad.detector.calibration import Calibration
 from lightning_ad.detector.memory import MemoryPass
 from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, per_category
 from lightning_ad.detector.processes import data_module
-from lightning_ad.speed.allocation import keep_freed_memory
+from lightning_ad.speed.faster import faster
 from lightning_ad.speed.half_precision import HalfPrecision
 
 N = TypeVar("N", bound=nn.Module)
@@ -70,6 +70,8 @@ class AnomalyDetector(LightningModule, ABC):
     """Name of the evaluation protocol, part of every result's fingerprint."""
     kept_once: tuple[str, ...] = ()
     """Names of frozen parts that only the final checkpoint holds."""
+    pairs: bool | None = None
+    """What half precision has to spare, see `lightning_ad.speed.faster`."""
     by_category: tuple[str, ...] = ()
     """Names of settings that may be one number, or one per category by name."""
 
@@ -84,7 +86,7 @@ class AnomalyDetector(LightningModule, ABC):
         self._category_index: dict[int, int] = {}
         self._met: Any = None
         self._held_out_loss = torch.zeros(2)
-        self._halves: dict[nn.Module, HalfPrecision] = {}  # a dict stays out of checkpoints
+        self._faster: dict[nn.Module, HalfPrecision] = {}  # a dict stays out of checkpoints
 
     # What a method tells.
 
@@ -209,6 +211,10 @@ class AnomalyDetector(LightningModule, ABC):
             if load is not None:
                 load()
 
+    def lasting_config(self, config: dict[str, Any]) -> dict[str, Any]:
+        """What the final checkpoint keeps of the detector's configuration, to be built again."""
+        return config
+
     def enter_phase(self, name: str) -> None:
         """Let only that phase's parts require gradients and train."""
         self.phase = name
@@ -236,33 +242,28 @@ class AnomalyDetector(LightningModule, ABC):
         """Set the mode of the parts that train in this phase; what is frozen stays in eval mode."""
         super().train(False)
         self.training = mode
-        self._halves = {}  # what they copy may change
+        self._faster = {}  # what they copy may change
         for part in self.trained() if self.phase else []:
             part.train(mode)
         return self
 
     def prepare_inference(self) -> None:
-        """Lay weights out for speed: channels last won in inference on every device measured.
-
-        On a CPU the process holds on to freed memory from here on.
-        """
-        if self.device.type == "cpu":
-            keep_freed_memory()
+        """Lay weights out for speed: channels last won in inference on every device measured."""
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._halves = {}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Weights that move leave copies of them behind."""
+        self._faster = {}
+        return super()._apply(fn, recurse)
 
     def in_precision(self, network: N) -> N | HalfPrecision:
         """A network for inference: itself, or under autocast a copy in half precision, kept."""
         if not torch.is_autocast_enabled(self.device.type):
             return network
-        if network not in self._halves:
+        if network not in self._faster:
             dtype = torch.get_autocast_dtype(self.device.type)
-            self._halves[network] = self.halved(network, dtype)
-        return self._halves[network]
-
-    def halved(self, network: nn.Module, dtype: torch.dtype) -> HalfPrecision:
-        """A copy of a network in half precision, for `in_precision` to keep."""
-        return HalfPrecision(network, dtype)
+            self._faster[network] = faster(network, dtype, self.pairs)
+        return self._faster[network]
 
     # Lightning's hooks.
 

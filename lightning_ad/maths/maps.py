@@ -32,6 +32,20 @@ def feature_distance(
     return total
 
 
+def ratio_of_maxima(feature: Tensor, pixel: Tensor) -> Tensor:
+    """How many times as large feature distances are as pixel distances, from maxima (N,) of both.
+
+    max D_f / max D_p in DDAD, eq. 11; of several images, the ratio of the means.
+    """
+    return (feature.double().mean() / pixel.double().mean().clamp(min=1e-12)).float()
+
+
+def balanced(parts: dict[str, Tensor], ratio: Tensor, weight: float, sigma: float) -> Tensor:
+    """D = D_f + v ratio D_p (DDAD, eq. 11) of maps ``feature`` and ``pixel``, blurred."""
+    weighted = weight * ratio.to(parts["pixel"].device) * parts["pixel"]
+    return gaussian_blur(parts["feature"] + weighted, sigma)
+
+
 def resize(map: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize (B, C, h, w) bilinearly with aligned corners to (B, C, *size)."""
     return F.interpolate(map, size, mode="bilinear", align_corners=True)

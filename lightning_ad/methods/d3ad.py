@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from lightning_ad.detector.detector import AnomalyDetector, Phase
-from lightning_ad.detector.latent_cache import LatentCache, require_fixed_images
+from lightning_ad.detector.detector import Phase
+from lightning_ad.detector.latent import LatentDetector
 from lightning_ad.detector.memory import KeptRows, MemoryPass
 from lightning_ad.detector.per_category import (
     UNKNOWN_CATEGORY,
@@ -39,15 +39,14 @@ from lightning_ad.maths.nearest import (
     equal_width_edges,
     leave_one_out_distance,
 )
-from lightning_ad.networks.autoencoders import Autoencoder, require_whole_latents
-from lightning_ad.speed.folding import fold_upsampling
+from lightning_ad.networks.autoencoders import Autoencoder
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 
 PARTS = ("latent", "feature")
 
 
-class D3AD(AnomalyDetector):
+class D3AD(LatentDetector):
     """Dynamic noising in the latent space of a frozen autoencoder.
 
     Args:
@@ -75,7 +74,6 @@ class D3AD(AnomalyDetector):
     """
 
     by_category = ("guidance", "adaptation_epochs")
-    kept_once = ("autoencoder",)
 
     def __init__(
         self,
@@ -96,22 +94,13 @@ class D3AD(AnomalyDetector):
         cache_latents: bool = False,
         false_alarm_rate: float = 0.01,
     ) -> None:
-        super().__init__(false_alarm_rate)
-        taken = getattr(denoiser, "channels", autoencoder.channels)
-        if taken != autoencoder.channels:
-            raise ValueError(
-                f"model.autoencoder makes latents of {autoencoder.channels} channels, "
-                f"model.denoiser takes {taken}: set the denoiser's option `channels` to "
-                f"{autoencoder.channels}"
-            )
-        self.autoencoder, self.denoiser, self.features = autoencoder, denoiser, features
+        super().__init__(autoencoder, denoiser, cache_latents, false_alarm_rate)
+        self.features = features
         self.guidance, self.max_level, self.steps = guidance, max_level, steps
         self.neighbours, self.bins = neighbours, bins
         self.latent_share, self.scored_layers, self.blur = latent_share, scored_layers, blur
         self.adaptation_epochs = adaptation_epochs
         self.optimizer, self.adaptation_optimizer = optimizer, adaptation_optimizer
-        self.cache_latents = cache_latents
-        self.latents: LatentCache | None = None
         schedule = diffusion.linear_schedule(1000, 0.0015, 0.0195)
         self.register_buffer("alpha_bar", schedule.float(), persistent=False)
         self.alpha_bar: Tensor
@@ -144,7 +133,7 @@ class D3AD(AnomalyDetector):
 
     def check_data(self, datamodule: Any, stage: str) -> None:
         """Check what would fail later: the size of images, and how many there are to calibrate."""
-        require_whole_latents(datamodule.image_size, self.autoencoder)
+        super().check_data(datamodule, stage)
         side = datamodule.image_size // self.autoencoder.factor
         if getattr(self.denoiser, "image_size", side) != side:
             raise ValueError(
@@ -154,8 +143,6 @@ class D3AD(AnomalyDetector):
         if stage == "fit":
             names = [record.category for record in datamodule.training_records()]
             self._check_enough({name: names.count(name) for name in self.categories})
-            if self.cache_latents:
-                require_fixed_images(datamodule.framing, self.autoencoder.factor)
 
     def _check_enough(self, images: dict[str, int]) -> None:
         for category, count in images.items():
@@ -165,28 +152,17 @@ class D3AD(AnomalyDetector):
                     f"neighbours of each: add images, or set model.neighbours below {count}"
                 )
 
-    def on_fit_start(self) -> None:
-        """Encode the data once, if asked to; tuning the extractor needs the images themselves."""
-        cached = self.cache_latents and self.phase == "denoise"
-        self.latents = LatentCache(self.autoencoder, self.trainer.datamodule) if cached else None  # type: ignore[attr-defined]
-
-    def batch_loss(self, batch: Any) -> Tensor:
-        """Loss on a batch, from the latents on disk where they are."""
-        if self.latents is None:
-            return super().batch_loss(batch)
-        return self.latent_loss(self.latents.draw(batch["path"], self.device))
-
     def loss(self, image: Tensor, category: Tensor) -> Tensor:
         """Loss of the current phase on images (B, 3, H, W)."""
         if self.phase == "adapt":
             bins = torch.randint(1, self.bins + 1, (len(image),), device=image.device)
             return self.adapt_loss(image, category, self.level_of(bins))
-        return self.latent_loss(self.autoencoder.encode(image, sample=True).to(image.dtype))
+        return super().loss(image, category)
 
-    def latent_loss(self, latent: Tensor) -> Tensor:
+    def latent_loss(self, z: Tensor, category: Tensor) -> Tensor:
         """Loss of the denoiser on latents (B, C, h, w), at random times."""
-        t = torch.randint(len(self.alpha_bar), (len(latent),), device=latent.device)
-        return self.denoise_loss(latent, t, torch.randn_like(latent))
+        t = torch.randint(len(self.alpha_bar), (len(z),), device=z.device)
+        return self.denoise_loss(z, t, torch.randn_like(z))
 
     def denoise_loss(self, latent: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Mean squared error of the noise predicted in latents (B, C, h, w) at times t (B,)."""
@@ -261,19 +237,6 @@ class D3AD(AnomalyDetector):
         return strides.long() * self.steps
 
     # Detection.
-
-    def prepare_inference(self) -> None:
-        """Fold the autoencoder's upsampling, most of the work of a score."""
-        super().prepare_inference()
-        fold_upsampling(self.autoencoder)
-
-    def latent(self, image: Tensor) -> Tensor:
-        """Latents (B, C, h, w) that stand for images (B, 3, H, W): the posterior's mean."""
-        return self.in_precision(self.autoencoder).encode(image).to(image.dtype)
-
-    def decode(self, latent: Tensor) -> Tensor:
-        """Images (B, 3, H, W) that latents (B, C, h, w) stand for."""
-        return self.in_precision(self.autoencoder).decode(latent).to(latent.dtype)
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
         """The scored layers, in full precision: rounding would move images to other levels."""

@@ -195,11 +195,9 @@ class DDAD(AnomalyDetector):
 
     def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
         """D = D_f + v ratio D_p, blurred (eq. 11)."""
-        ratio = self.calibration["ratio"].to(category.device)
-        weighted = self.pixel_weight * ratio * parts["pixel"]
-        return maps.gaussian_blur(parts["feature"] + weighted, self.blur)
+        return maps.balanced(parts, self.calibration["ratio"], self.pixel_weight, self.blur)
 
     def calibrate(self, extremes: dict[str, Tensor]) -> None:
         """The scale that makes pixel distances as large as feature distances on normal images."""
-        pixel, feature = (extremes[f"{part}_max"].double().mean() for part in ("pixel", "feature"))
-        self.calibration["ratio"] = (feature / pixel.clamp(min=1e-12)).float()
+        maxima = extremes["feature_max"], extremes["pixel_max"]
+        self.calibration["ratio"] = maps.ratio_of_maxima(*maxima)

@@ -11,7 +11,7 @@ being given with the test image. `experiments/published/` has the authors' proto
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,21 +20,18 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from lightning_ad.detector.detector import AnomalyDetector
-from lightning_ad.detector.latent_cache import LatentCache, require_fixed_images
+from lightning_ad.detector.latent import LatentDetector
 from lightning_ad.detector.memory import KeptRows, MemoryPass
 from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, members, require_at_least
 from lightning_ad.maths import deviation, diffusion
-from lightning_ad.networks.autoencoders import Autoencoder, require_whole_latents
+from lightning_ad.networks.autoencoders import Autoencoder
 from lightning_ad.networks.context_unet import ContextUNet
-from lightning_ad.speed.folding import fold_upsampling
-from lightning_ad.speed.half_precision import HalfPrecision, HalfProducts
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 ClassMode = Literal["given", "null", "predicted"]
 
 
-class DeCoDiff(AnomalyDetector):
+class DeCoDiff(LatentDetector):
     """Latent deviation correction, conditioned on the class of an image.
 
     Args:
@@ -80,14 +77,14 @@ class DeCoDiff(AnomalyDetector):
         cache_latents: bool = False,
         false_alarm_rate: float = 0.01,
     ) -> None:
-        super().__init__(false_alarm_rate)
-        self.autoencoder, self.denoiser, self.features = autoencoder, denoiser, features
+        super().__init__(autoencoder, denoiser, cache_latents, false_alarm_rate)
+        self.denoiser: ContextUNet
+        self.features = features
         self.class_mode: ClassMode = class_mode or "null"
         self.class_dropout = class_dropout
         self.max_masked, self.max_shuffled = max_masked, max_shuffled
         self.reference, self.optimizer, self.warmup = reference, optimizer, warmup
-        self.cache_latents = cache_latents
-        self.latents: LatentCache | None = None
+        self.pairs = reference == "decoded"
         self.protocol = f"default (class: {self.class_mode})"
         self._check_parts()
         require_at_least(1, steps=steps)
@@ -100,12 +97,6 @@ class DeCoDiff(AnomalyDetector):
         self.alpha_bar: Tensor
 
     def _check_parts(self) -> None:
-        ours, theirs = self.denoiser.channels, self.autoencoder.channels
-        if ours != theirs:
-            raise ValueError(
-                f"model.denoiser has {ours} channels, the latents of model.autoencoder have "
-                f"{theirs}: set model.denoiser.init_args.channels to {theirs}"
-            )
         if self.class_mode == "null" and not self.denoiser.null_class:
             raise ValueError(
                 "model.class_mode is null, but model.denoiser has no null class: set its "
@@ -130,20 +121,9 @@ class DeCoDiff(AnomalyDetector):
                 f"model.denoiser.init_args.categories to {len(self.categories)}"
             )
 
-    def check_data(self, datamodule: Any, stage: str) -> None:
-        """Check that latents cover whole images, and can be cached if they shall."""
-        require_whole_latents(datamodule.image_size, self.autoencoder)
-        if stage == "fit" and self.cache_latents:
-            require_fixed_images(datamodule.framing, self.autoencoder.factor)
-
     def trained(self) -> list[nn.Module]:
         """The network."""
         return [self.denoiser]
-
-    def on_fit_start(self) -> None:
-        """Encode the data once, if asked to."""
-        if self.cache_latents:
-            self.latents = LatentCache(self.autoencoder, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The learning rate rises and follows a cosine, step by step."""
@@ -158,17 +138,6 @@ class DeCoDiff(AnomalyDetector):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
-
-    def batch_loss(self, batch: Any) -> Tensor:
-        """Loss on a batch, from the latents on disk where they are."""
-        if self.latents is None:
-            return super().batch_loss(batch)
-        z = self.latents.draw(batch["path"], self.device)
-        return self.latent_loss(z, self.category_of(batch))
-
-    def loss(self, image: Tensor, category: Tensor) -> Tensor:
-        """Loss on images (B, 3, H, W)."""
-        return self.latent_loss(self.autoencoder.encode(image, sample=True).float(), category)
 
     def latent_loss(self, z: Tensor, category: Tensor) -> Tensor:
         """Loss on latents (B, C, h, w) with random deviations; some images lose their class."""
@@ -191,15 +160,6 @@ class DeCoDiff(AnomalyDetector):
 
     # Detection.
 
-    def prepare_inference(self) -> None:
-        """Fold the autoencoder's upsampling, most of the work of a score."""
-        super().prepare_inference()
-        fold_upsampling(self.autoencoder)
-
-    def halved(self, network: nn.Module, dtype: torch.dtype) -> HalfPrecision:
-        """A copy that rounds little, for two decodes that hardly differ."""
-        return HalfProducts(network, dtype)
-
     def correct(self, z: Tensor, category: Tensor) -> Tensor:
         """Take the deviation out of latents z (B, C, h, w) of the classes (B,)."""
         denoiser = self.in_precision(self.denoiser)
@@ -209,13 +169,12 @@ class DeCoDiff(AnomalyDetector):
 
     def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Pixel and latent deviation between images and what their corrected latents decode to."""
-        autoencoder = self.in_precision(self.autoencoder)
-        z = autoencoder.encode(image).float()
+        z = self.latent(image)
         corrected = self.correct(z, self.class_of(image, category))
         if self.reference == "image":
-            reconstruction, reference = autoencoder.decode(corrected), image
+            reconstruction, reference = self.decode(corrected), image
         else:
-            reconstruction, reference = autoencoder.decode_pair(corrected, z)
+            reconstruction, reference = self.decode(torch.cat([corrected, z])).chunk(2)
         return reconstruction, {
             "pixel": deviation.pixel_deviation(reconstruction, reference),
             "latent": deviation.latent_deviation(corrected, z, self.autoencoder.factor),

@@ -28,13 +28,11 @@ class Autoencoder(nn.Module, ABC):
         channels: channels of a latent.
         factor: side of an image over the side of its latent.
         scale: by which the network's own latents are multiplied, where that is a setting.
-        light: whether encoding is a small part of the work, which can afford float32.
     """
 
     channels: int
     factor: int
     scale: float = 1.0
-    light: bool = False
 
     @abstractmethod
     def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,11 +41,6 @@ class Autoencoder(nn.Module, ABC):
     @abstractmethod
     def decode(self, latent: Tensor) -> Tensor:
         """Images (B, 3, H, W), about in [-1, 1], of scaled latents (B, c, h, w)."""
-
-    def decode_pair(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Images of two batches of latents (B, c, h, w), decoded as one."""
-        image_a, image_b = self.decode(torch.cat([a, b])).chunk(2)
-        return image_a, image_b
 
     @abstractmethod
     def load_pretrained(self) -> None:
@@ -140,8 +133,6 @@ class TinyAutoencoder(Autoencoder):
             ``diffusion_pytorch_model.safetensors``.
         architecture: settings of ``diffusers.AutoencoderTiny``, as in `KLAutoencoder`.
     """
-
-    light = True
 
     def __init__(
         self, weights: str = "madebyollin/taesd", architecture: dict[str, Any] | None = None

@@ -25,7 +25,6 @@ class Taef2Autoencoder(Autoencoder):
     """
 
     channels, factor, deviation = 32, 8, 0.76
-    light = True
 
     def __init__(self, encoder: str, decoder: str) -> None:
         super().__init__()

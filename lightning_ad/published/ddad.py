@@ -26,9 +26,8 @@ class DDADAsPublished(DriftingExtractor, DDAD):
 
     def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
         """D = D_f + v (max D_f / max D_p) D_p with maxima over the batch, blurred (eq. 11)."""
-        ratio = parts["feature"].max() / parts["pixel"].max()
-        weighted = self.pixel_weight * ratio * parts["pixel"]
-        return maps.gaussian_blur(parts["feature"] + weighted, self.blur)
+        ratio = maps.ratio_of_maxima(parts["feature"].max(), parts["pixel"].max())
+        return maps.balanced(parts, ratio, self.pixel_weight, self.blur)
 
     def score(self, anomaly_map: Tensor, parts: dict[str, Tensor]) -> Tensor:
         """Maximum of the map's centre."""

@@ -8,9 +8,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
+from lightning_ad.detector import detector as detector_module
 from lightning_ad.maths.deviation import latent_deviation, pixel_deviation
 from lightning_ad.methods import DeCoDiff
-from lightning_ad.speed.half_precision import HalfProducts
 from tests.methods.tiny import images, same_weights, tiny_pyramid, weights_of
 from tests.methods.tiny_latent import TinyLatents, tiny_context_unet
 from tests.recordings import authors_denoiser, every_fourth, recorded
@@ -160,15 +160,13 @@ def test_both_decodes_are_one_batch_and_equal_two():
         torch.testing.assert_close(parts["pixel"], pixel_deviation(reconstruction, decode(z)))
 
 
-def test_in_half_precision_a_pair_is_decoded_as_a_pair(monkeypatch):
-    detector, pairs = deco(), []
-    decode = HalfProducts.decode_pair
-    monkeypatch.setattr(
-        HalfProducts, "decode_pair", lambda self, *both: pairs.append(both) or decode(self, *both)
-    )
+@pytest.mark.parametrize(("reference", "pairs"), [("decoded", True), ("image", False)])
+def test_half_precision_is_told_what_is_a_pair(monkeypatch, reference, pairs):
+    asked = []
+    monkeypatch.setattr(detector_module, "faster", lambda *which: asked.append(which) or which[0])
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        detector.compare(images(2), torch.tensor([0, 0]))
-    assert len(pairs) == 1
+        deco(reference=reference).compare(images(2), torch.tensor([0, 0]))
+    assert [told for _, _, told in asked] == [pairs, pairs]  # autoencoder and denoiser
 
 
 def test_correction_can_be_compared_with_the_image_itself():
@@ -244,7 +242,7 @@ def test_channels_must_agree():
     class Wide(TinyLatents):
         channels = 32
 
-    with pytest.raises(ValueError, match=r"model.denoiser has 4 channels.*model.autoencoder .* 32"):
+    with pytest.raises(ValueError, match=r"autoencoder .* 32 channels.*denoiser takes 4.*channels"):
         DeCoDiff(Wide(), tiny_context_unet(null_class=True), class_mode="null")
 
 

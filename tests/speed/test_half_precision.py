@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from lightning_ad.networks import KLAutoencoder, Taef2Autoencoder, TinyAutoencoder
+from lightning_ad.speed.faster import faster
 from lightning_ad.speed.folding import fold_upsampling
-from lightning_ad.speed.half_precision import HalfLayer, HalfPrecision, HalfProducts
+from lightning_ad.speed.half_products import HalfLayer, HalfProducts
 from tests.methods.tiny_latent import tiny_context_unet
 
 
@@ -34,45 +35,43 @@ def tiny():
 
 
 def pair(autoencoder):
-    """Latents that differ by a hundredth of their deviation."""
+    """Two latents, and two that differ from them by a hundredth of their deviation."""
     torch.manual_seed(1)
     b = torch.randn(2, autoencoder.channels, 4, 6)
-    return b + 0.01 * torch.randn_like(b), b
+    return torch.cat([b + 0.01 * torch.randn_like(b), b])
 
 
 @pytest.mark.parametrize("build", [taef2, tiny, kl])
 @torch.no_grad()
 def test_products_in_float32_are_the_network(build):
     autoencoder = build()
-    a, b = pair(autoencoder)
-    same = HalfProducts(autoencoder, torch.float32)
-    assert any(isinstance(module, HalfLayer) for module in same.modules())
-    expected = autoencoder.decode_pair(a, b)
-    for found, image in zip(same.decode_pair(a, b), expected, strict=True):
-        torch.testing.assert_close(found, image, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(same.decode(a), autoencoder.decode(a), rtol=1e-4, atol=1e-5)
-    image = expected[0]
-    torch.testing.assert_close(same.encode(image), autoencoder.encode(image), rtol=1e-4, atol=1e-5)
+    latents = pair(autoencoder)
+    image = autoencoder.decode(latents)
+    for pairs in (False, True):
+        same = HalfProducts(autoencoder, torch.float32, pairs)
+        assert any(isinstance(module, HalfLayer) for module in same.modules())
+        torch.testing.assert_close(same.decode(latents), image, rtol=1e-4, atol=1e-5)
+        expected = autoencoder.encode(image)
+        torch.testing.assert_close(same.encode(image), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("build", [taef2, tiny, kl])
 @torch.no_grad()
 def test_rounding_hardly_touches_the_difference_of_a_pair(build):
     autoencoder = build()
-    a, b = pair(autoencoder)
 
     def difference(network):
-        decoded_a, decoded_b = network.decode_pair(a, b)
-        return decoded_a.float() - decoded_b.float()
+        decoded_a, decoded_b = network.decode(pair(autoencoder)).float().chunk(2)
+        return decoded_a - decoded_b
 
     exact = difference(autoencoder)
 
     def error(network):
         return float((difference(network) - exact).norm() / exact.norm())
 
-    paired = error(HalfProducts(autoencoder, torch.bfloat16))
+    paired = error(faster(autoencoder, torch.bfloat16, pairs=True))
     assert 0 < paired < 0.1
-    assert error(HalfPrecision(autoencoder, torch.bfloat16)) > 10 * paired
+    assert error(faster(autoencoder, torch.bfloat16)) > 10 * paired
 
 
 @torch.no_grad()
@@ -92,22 +91,13 @@ def test_only_layers_between_the_ends_round():
 
 @pytest.mark.parametrize(("build", "exact"), [(taef2, True), (tiny, True), (kl, False)])
 @torch.no_grad()
-def test_light_autoencoders_encode_in_float32(build, exact):
+def test_small_autoencoders_encode_in_float32(build, exact):
     autoencoder = build()
     image = torch.rand(2, 3, 32, 48) * 2 - 1
     expected = autoencoder.encode(image)
-    found = HalfProducts(autoencoder, torch.bfloat16).encode(image)
-    assert torch.equal(found, expected) == exact
-
-
-@torch.no_grad()
-def test_a_pair_leaves_other_calls_alone():
-    autoencoder = taef2()
-    half = HalfProducts(autoencoder, torch.bfloat16)
-    a, b = pair(autoencoder)
-    before = half.decode(a)
-    half.decode_pair(a, b)
-    assert torch.equal(half.decode(a), before)
+    for pairs in (False, True):
+        found = HalfProducts(autoencoder, torch.bfloat16, pairs).encode(image)
+        assert torch.equal(found, expected) == exact
 
 
 @torch.no_grad()
@@ -125,5 +115,5 @@ def test_attention_multiplies_in_half_precision_but_for_a_pair(monkeypatch):
     assert set(seen) == {torch.bfloat16}
     seen.clear()
     autoencoder = kl()
-    HalfProducts(autoencoder, torch.bfloat16).decode_pair(*pair(autoencoder))
+    HalfProducts(autoencoder, torch.bfloat16, pairs=True).decode(pair(autoencoder))
     assert set(seen) == {torch.float32}
