@@ -1,38 +1,37 @@
 """What the command line says when it cannot go on: the reason; the traceback only on request."""
 
 import os
+import signal
 import sys
-from types import TracebackType
-
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-from lightning_ad.detector.calibration import NotCalibratedError
-
-EXPECTED = (
-    ValueError,
-    OSError,
-    FloatingPointError,
-    MisconfigurationException,
-    NotCalibratedError,
-)
-"""Errors that name what was wrong with the input; any other is a fault of this program's."""
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 TRACEBACK = "LIGHTNING_AD_TRACEBACK"
 """Environment variable that asks for tracebacks."""
 
 
-def explain_errors() -> None:
-    """From now on, let an error that ends this process be explained in a few lines."""
-    sys.excepthook = _explain
-
-
-def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if issubclass(kind, KeyboardInterrupt):
+@contextmanager
+def explained_errors() -> Iterator[None]:
+    """End the process with the reason of an error in a few lines, before W&B's hook sees it."""
+    try:
+        yield
+    except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on\n")
-    elif issubclass(kind, EXPECTED) and TRACEBACK not in os.environ:
-        sys.stderr.write(f"error: {reason(error)}\n({TRACEBACK}=1 shows where it came from)\n")
-    else:
-        sys.__excepthook__(kind, error, trace)
+        sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        if TRACEBACK in os.environ or not isinstance(error, _expected()):
+            raise
+        sys.exit(f"error: {reason(error)}\n({TRACEBACK}=1 shows where it came from)")
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    """Errors that name what was wrong with the input; any other is a fault of this program's."""
+    # Imported here: a list of the commands needs neither.
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from lightning_ad.detector.calibration import NotCalibratedError
+
+    return (ValueError, OSError, FloatingPointError, MisconfigurationException, NotCalibratedError)
 
 
 def reason(error: BaseException) -> str:

@@ -36,7 +36,16 @@ def load_weights(
     detector: AnomalyDetector, path: Path, parts: list[nn.Module] | None = None
 ) -> None:
     """Load a checkpoint of the same method into ``detector``, or only these parts of it."""
-    checkpoint = read_checkpoint(path)
+    load_content(detector, read_checkpoint(path), path, parts)
+
+
+def load_content(
+    detector: AnomalyDetector,
+    checkpoint: dict[str, Any],
+    path: Path,
+    parts: list[nn.Module] | None = None,
+) -> None:
+    """Load what `read_checkpoint` found in ``path``, as `load_weights` does."""
     if parts is not None:
         names = tuple(f"{n}." for n, m in detector.named_modules() if any(m is p for p in parts))
         state = checkpoint["state_dict"].items()

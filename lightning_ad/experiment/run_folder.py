@@ -79,15 +79,15 @@ class RunFolder:
         return settings
 
     def open(self, config: dict[str, Any]) -> None:
-        """Write the configuration; a `SystemExit` if the folder holds a run that differs."""
+        """Write the configuration."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._require_same(config)
             write_whole(self.config, yaml.safe_dump(config, sort_keys=False))
         except OSError as error:
             raise SystemExit(f"run_dir {self.path} cannot be written: {error}") from error
 
-    def _require_same(self, config: dict[str, Any]) -> None:
+    def require_same(self, config: dict[str, Any]) -> None:
+        """A `SystemExit` if the folder holds a run that was trained with other settings."""
         checkpoints = [*self.path.glob("*.ckpt"), *self.resume.glob("*.ckpt")]
         if not checkpoints or not self.config.exists():
             return  # nothing was trained with whatever settings there were

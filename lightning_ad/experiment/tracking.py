@@ -17,27 +17,31 @@ def is_offline() -> bool:
     return "WANDB_MODE" not in os.environ and not wandb.login(prompt=False, verify=False)
 
 
+def new_run_id() -> str:
+    """An id that no W&B run has."""
+    return secrets.token_hex(4)
+
+
 def wandb_run_id(run_dir: Path) -> str:
-    """The id of the run in this folder, made once, so that a resumed run stays one W&B run."""
+    """The id of the run in this folder, so that a resumed run stays one W&B run; else a new one."""
     file = run_dir / ID_FILE
-    if not file.exists():
-        run_dir.mkdir(parents=True, exist_ok=True)
-        file.write_text(secrets.token_hex(4))
-    return file.read_text()
+    return file.read_text() if file.exists() else new_run_id()
 
 
-@rank_zero_only
-def forget_wandb_run(run_dir: Path) -> None:
-    """Let the next run in this folder be another W&B run."""
-    (run_dir / ID_FILE).unlink(missing_ok=True)
+def remember_run_id(run_dir: Path, run_id: str) -> None:
+    """Keep the id of the W&B run in this folder, once there is something to go on with."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / ID_FILE).write_text(run_id)
 
 
-def describe_run(run_dir: Path, method: str, data: str, category: str) -> dict[str, Any]:
+def describe_run(
+    run_dir: Path, run_id: str, method: str, data: str, category: str
+) -> dict[str, Any]:
     """Arguments of Lightning's WandbLogger: id, readable name, group and job type."""
     return {
         "save_dir": str(run_dir),
         "mode": "offline" if is_offline() else None,
-        "id": wandb_run_id(run_dir),
+        "id": run_id,
         "resume": "allow",
         "name": f"{method} {data} {category}",
         "group": f"{method} {data}",

@@ -205,8 +205,8 @@ def test_a_metric_that_no_run_writes_is_named_with_those_it_does(fast):
 def test_a_killed_sweep_of_three_trials_goes_on(fast, number):
     file, folder = write_sweep(fast), fast / "sweep"
     environment = {**os.environ, "PATH": f"{fast / 'bin'}:{os.environ['PATH']}"}
-    program = "import sys; from lightning_ad import sweep; sys.executable = sys.argv.pop(1); "
-    program += "sweep.main(sys.argv[1:])"
+    program = "import sys; from lightning_ad.commands import sweep; "
+    program += "sys.executable = sys.argv.pop(1); sweep.main(sys.argv[1:])"
     arguments = [f"--config={file}", f"--run_dir={folder}", "--count=3", "--", "--seconds=1.5"]
     command = [PYTHON, "-c", program, sys.executable, *arguments]
     process = subprocess.Popen(command, env=environment, cwd=REPOSITORY)

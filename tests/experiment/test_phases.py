@@ -17,7 +17,7 @@ from lightning_ad.callbacks.preemption import TRY_AGAIN
 from lightning_ad.cli import main
 from lightning_ad.detector.checkpoint import load_detector
 from lightning_ad.detector.detector import AnomalyDetector
-from lightning_ad.experiment.phases import _require_finished
+from lightning_ad.experiment.phases import require_finished
 from tests.checkpoints import assert_same_weights, stopped_in_second_epoch, weights
 from tests.fakes import texture, write, write_mtd, write_mvtec
 from tests.shrunk import QUIET, fit_ddad
@@ -157,13 +157,13 @@ def test_a_phase_that_ran_out_of_time_or_numbers_is_not_finished():
     detector = torch.nn.Linear(2, 2)
     trainer = SimpleNamespace(callbacks=[Timer(duration={"seconds": 0})])
     with pytest.raises(SystemExit) as stop:
-        _require_finished(trainer, detector, "phase 1")
+        require_finished(trainer, detector, "phase 1")
     assert stop.value.code == TRY_AGAIN
     trainer = SimpleNamespace(callbacks=[Timer(duration={"seconds": 9})])
-    _require_finished(trainer, detector, "phase 1")
+    require_finished(trainer, detector, "phase 1")
     detector.bias.data[1] = float("nan")
     with pytest.raises(FloatingPointError, match=r"phase 1: 1 parameters ended .*bias"):
-        _require_finished(trainer, detector, "phase 1")
+        require_finished(trainer, detector, "phase 1")
 
 
 def test_a_phase_whose_time_is_over_goes_on_with_more(arguments, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from wandb.proto.wandb_internal_pb2 import Record
 
-from lightning_ad.experiment.tracking import describe_run, wandb_run_id
+from lightning_ad.experiment.tracking import describe_run, remember_run_id, wandb_run_id
 from tests.fakes import write_mtd
 from tests.shrunk import fit_ddad
 
@@ -127,6 +127,8 @@ def test_the_final_checkpoint_is_an_artifact_when_asked_for(tracked):
 
 def test_a_resumed_run_keeps_its_id(tmp_path):
     first = wandb_run_id(tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # what fails to start leaves nothing behind
+    remember_run_id(tmp_path / "run", first)
     assert wandb_run_id(tmp_path / "run") == first != wandb_run_id(tmp_path / "other")
 
 
@@ -134,6 +136,6 @@ def test_a_run_without_an_account_stays_offline(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    assert describe_run(tmp_path, "DDAD", "MTD", "mtd")["mode"] == "offline"
+    assert describe_run(tmp_path, "1", "DDAD", "MTD", "mtd")["mode"] == "offline"
     monkeypatch.setenv("WANDB_MODE", "online")  # what the user says counts
-    assert describe_run(tmp_path, "DDAD", "MTD", "mtd")["mode"] is None
+    assert describe_run(tmp_path, "1", "DDAD", "MTD", "mtd")["mode"] is None

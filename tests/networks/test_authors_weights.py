@@ -8,11 +8,11 @@ import torch
 
 from data_modules import MVTecAD, VisA
 from lightning_ad.cli import main
+from lightning_ad.commands.import_weights import DECO_CATEGORIES
 from lightning_ad.detector.checkpoint import load_weights
 from lightning_ad.methods import DDAD
 from lightning_ad.networks import ContextUNet, DiffusionUNet
 from lightning_ad.networks.authors_weights import (
-    DECO_CATEGORIES,
     Method,
     denoiser_for,
     import_denoiser,

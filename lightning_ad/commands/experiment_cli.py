@@ -1,0 +1,317 @@
+"""``lightning fit | validate | test | predict``: LightningCLI for experiments.
+
+What it adds: `fit` runs all phases of an experiment, a run folder holds everything a run leaves
+behind, a checkpoint brings its own configuration, and W&B works without an account. YAML may use
+short class names and OmegaConf's ``${...}``, resolved after the command line.
+"""
+
+import copy
+import tempfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import DefaultHelpFormatter, set_parsing_settings
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+import lightning_ad.methods  # noqa: F401  makes the short names known
+from data_modules import AnomalyDataModule
+from lightning_ad.callbacks import Evaluation, Panels, Predictions, Throughput
+from lightning_ad.callbacks.objective import Objective
+from lightning_ad.callbacks.preemption import EndOnSignals, FirstCheckpoint, end_on_signals
+from lightning_ad.callbacks.training_seed import TrainingSeed
+from lightning_ad.commands.arguments import OF_A_PHASE, with_files_read, with_own_config
+from lightning_ad.detector.checkpoint import read_checkpoint
+from lightning_ad.detector.detector import AnomalyDetector, Phase
+from lightning_ad.experiment.experiment import Experiment
+from lightning_ad.experiment.phases import announce
+from lightning_ad.experiment.run_folder import RunFolder
+from lightning_ad.experiment.tracking import (
+    describe_run,
+    finish,
+    loggers_of,
+    new_run_id,
+    remember_run_id,
+    wandb_run_id,
+)
+from lightning_ad.speed.allocation import keep_freed_memory
+
+SELF_SUFFICIENT = ("seed_everything", "model", "data", "evaluation")
+"""Sections of the configuration that a final checkpoint carries."""
+
+DEFAULTS = {
+    "data": "SyntheticTextures",
+    "trainer.log_every_n_steps": 10,
+    "trainer.logger": {"class_path": "WandbLogger", "init_args": {"project": "lightning_ad"}},
+}
+
+
+class Help(DefaultHelpFormatter):
+    """Help that spares the reader thousands of torch's modules where any module would do."""
+
+    def _get_help_string(self, action: Any) -> str:
+        text, known, names = super()._get_help_string(action).partition(", known subclasses: ")
+        if not names.startswith("torch.nn.Module,"):
+            return text + known + names
+        ours = [n for n in names.rstrip(")").split(", ") if n.startswith("lightning_ad.networks.")]
+        return f"{text}{known}{', '.join(ours)})"
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's parser, with short help for the classes that options name, too."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"formatter_class": Help, **kwargs})
+
+
+class ExperimentCLI(LightningCLI):
+    """LightningCLI for anomaly detectors.
+
+    Args:
+        args: the command line.
+        checkpoint: content of the checkpoint that it names, where that was read already.
+    """
+
+    _keep_final = False
+
+    def __init__(self, args: Sequence[str], checkpoint: dict[str, Any] | None = None) -> None:
+        self.checkpoint = checkpoint
+        super().__init__(
+            AnomalyDetector,
+            AnomalyDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_kwargs={"parser_mode": "omegaconf+"},
+            parser_class=Parser,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=list(args),
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    # Parsing.
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Let errors stand alone: all options, longer than a screen, would come before them."""
+        parser = super().init_parser(**kwargs)
+        parser.print_usage = _print_nothing  # type: ignore[method-assign]
+        return parser
+
+    def setup_parser(self, *args: Any) -> None:
+        """Let help begin with what is not Lightning's."""
+        super().setup_parser(*args)
+        for name, parser in self._subcommand_parsers.items():
+            parser.usage = f"lightning {name} --config FILE [--OPTION VALUE ...]"
+            parser._action_groups = sorted(
+                parser._action_groups, key=lambda group: "every aspect" in (group.title or "")
+            )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run folder and the callbacks that every run has."""
+        parser.add_argument(
+            "--run_dir", type=str, default="runs/unnamed", help="folder of checkpoints and results"
+        )
+        parser.add_argument(
+            "--overwrite", type=bool, default=False, help="start again in a used run_dir"
+        )
+        parser.add_argument(
+            "--objective",
+            type=bool,
+            default=False,
+            help="also score synthetic defects on held-out normal images, to choose settings by",
+        )
+        parser.add_lightning_class_args(Evaluation, "evaluation")
+        parser.add_lightning_class_args(Panels, "panels")
+        parser.add_lightning_class_args(Predictions, "predictions")
+        parser.set_defaults(DEFAULTS)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; a checkpoint's own configuration makes them differ from the command line's."""
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Spare the reading of a checkpoint for hyperparameters, which ours do not hold."""
+
+    @property
+    def settings(self) -> Any:
+        """The parsed configuration of the subcommand."""
+        return self.config[self.subcommand]
+
+    @property
+    def run(self) -> RunFolder:
+        """The run folder."""
+        return RunFolder(Path(self.settings.run_dir))
+
+    def before_instantiate_classes(self) -> None:
+        """Settle what must be known before anything is built."""
+        self.settings.data.init_args.seed = self.settings.seed_everything
+        if self.subcommand != "fit":
+            self._choose_checkpoint()
+        if self.subcommand == "test":
+            self.settings.verbose = False  # Evaluation prints one table
+            self._choose_folder()
+        if self.subcommand == "predict":
+            self.settings.return_predictions = False  # Predictions writes them, memory stays free
+        if _is_first_process():
+            self._prepare_loggers()
+
+    def _choose_checkpoint(self) -> None:
+        self.source = Path(self.settings.ckpt_path or self.run.final)
+        if not self.source.is_file():
+            raise SystemExit(
+                f"no checkpoint {self.source}: give --ckpt_path, or the --config or --run_dir of a "
+                "finished 'lightning fit'"
+            )
+        self.checkpoint = self.checkpoint or read_checkpoint(self.source)
+        if self.subcommand != "validate" and "config" not in self.checkpoint:
+            raise SystemExit(OF_A_PHASE.format(self.source))
+        self.settings.ckpt_path = None  # the Experiment takes what was read
+
+    def _choose_folder(self) -> None:
+        """Keep the numbers of other settings apart from the run's own."""
+        folder = self.run.for_test(self.resolved)
+        if folder.path != self.run.path:
+            changed = "; ".join(self.run.differences_in_test(self.resolved))
+            announce(f"results go to {folder.path}, as the run has other settings: {changed}")
+            self.settings.run_dir = self.resolved["run_dir"] = str(folder.path)
+
+    def _prepare_loggers(self) -> None:
+        new = self.subcommand == "fit" and self.settings.overwrite
+        self.run_id = new_run_id() if new else wandb_run_id(self.run.path)
+        loggers = self.settings.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if logger and logger is not True and logger.class_path.endswith("WandbLogger"):
+                for name, value in self._description().items():
+                    if not logger.init_args.get(name) or name == "save_dir":
+                        logger.init_args[name] = value
+                # Asked to keep models, keep what a run ends with, not what it resumes from.
+                self._keep_final |= bool(logger.init_args.get("log_model"))
+                logger.init_args.log_model = False
+
+    def _description(self) -> dict[str, Any]:
+        data = self.settings.data
+        category = data.init_args.category
+        return describe_run(
+            self.run.path,
+            self.run_id,
+            self.settings.model.class_path.split(".")[-1],
+            data.class_path.split(".")[-1],
+            category if isinstance(category, str) else "+".join(category),
+        )
+
+    @cached_property
+    def resolved(self) -> dict[str, Any]:
+        """The resolved configuration, as `fit` would read it from YAML."""
+        settings = self.settings.clone()
+        for name in ("config", "overwrite", "ckpt_path"):
+            settings.pop(name, None)
+        text = self._parser(self.subcommand).dump(settings, skip_unset=False, skip_validation=True)
+        return yaml.safe_load(text)
+
+    # Running.
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The Trainer that Lightning's own subcommands use."""
+        return self.make_trainer(self.subcommand or "fit")
+
+    def after_instantiate_classes(self) -> None:
+        """Load the checkpoint that is validated, tested or predicts; only then write anything."""
+        self.experiment = Experiment(self.model, self.datamodule, self.run, self.make_trainer)
+        if self.checkpoint is not None and self.subcommand != "fit":
+            self.experiment.take(self.checkpoint, self.source)
+            if self.subcommand == "test" and _is_first_process() and not self.run.config.exists():
+                self.run.open(self.resolved)
+            self._remember_run_id()
+
+    def make_trainer(self, purpose: Phase | str) -> Trainer:
+        """A fresh Trainer for a training phase, or to calibrate, test or predict."""
+        init = self.config_init[self.subcommand]
+        options = {**init.trainer, "default_root_dir": str(self.run.path)}
+        callbacks = [*copy.deepcopy(options["callbacks"] or []), EndOnSignals()]
+        if isinstance(purpose, Phase):
+            callbacks += [
+                _last_epoch(self.run, purpose),
+                TrainingSeed(self.settings.seed_everything),
+                FirstCheckpoint(self.run.unfinished(purpose)),
+            ]
+            if purpose.epochs is not None:
+                options |= {"max_epochs": purpose.epochs, "max_steps": -1}
+        elif purpose == "test":
+            # The clock stops before the metrics are updated.
+            callbacks += [Throughput(), init.evaluation, init.panels]
+            callbacks += [Objective()] if self.settings.objective else []
+        elif purpose == "predict":
+            callbacks += [init.predictions]
+        trainer = Trainer(**{**options, "callbacks": callbacks})
+        if not isinstance(purpose, Phase) and trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()  # from then on: training lets others have what it does not need
+        return trainer
+
+    def fit(
+        self,
+        model: AnomalyDetector,
+        datamodule: AnomalyDataModule,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Run the whole experiment, the first phase's weights from ``ckpt_path`` if given."""
+        start = Path(ckpt_path) if ckpt_path else None
+        if not self.settings.overwrite:
+            self.run.require_same(self.resolved)
+        self.experiment.check(start)
+        if _is_first_process():
+            if self.settings.overwrite:
+                self.run.clear()
+            self.run.open(self.resolved)
+            self._remember_run_id()
+        loggers = loggers_of(self.config_init["fit"].trainer.logger)
+        for logger in loggers:
+            logger.log_hyperparams(self.resolved)
+        self.experiment.fit(yaml.safe_dump(self._lasting(model)), start)
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                finish(logger, self.run.final if self._keep_final else None)
+
+    def _lasting(self, model: AnomalyDetector) -> dict[str, Any]:
+        """The configuration that a final checkpoint carries."""
+        lasting = {name: self.resolved[name] for name in SELF_SUFFICIENT}
+        lasting["model"] = model.lasting_config(copy.deepcopy(lasting["model"]))
+        return lasting | {"trainer": {"precision": self.settings.trainer.precision}}
+
+    def _remember_run_id(self) -> None:
+        loggers = loggers_of(self.config_init[self.subcommand].trainer.logger)
+        if _is_first_process() and any(isinstance(logger, WandbLogger) for logger in loggers):
+            remember_run_id(self.run.path, self.run_id)
+
+
+def _print_nothing(file: Any = None) -> None:
+    """Stands for the usage."""
+
+
+def _is_first_process() -> bool:
+    """Whether this is the first process of all nodes, as far as the environment says."""
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
+
+
+def _last_epoch(run: RunFolder, phase: Phase) -> ModelCheckpoint:
+    """Keep the checkpoint of a phase's last epoch."""
+    return ModelCheckpoint(
+        run.resume, phase.name, enable_version_counter=False, save_on_train_epoch_end=True
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Run ``lightning fit``, ``validate``, ``test`` or ``predict``."""
+    # In a subcommand's YAML, ${data...} means that subcommand's own data.
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    end_on_signals()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = with_files_read(arguments, Path(folder))
+        ExperimentCLI(*with_own_config(arguments, Path(folder)))
