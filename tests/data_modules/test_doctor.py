@@ -219,7 +219,7 @@ def test_magnetic_tiles_published_without_a_marked_defect_are_no_problem(
 ) -> None:
     root = fakes.write_mtd(tmp_path / "tree")
     published = min(MTD.published_empty_masks)
-    image = first(root, "mtd", "defective")
+    image = first(root, "MTD", "defective")
     image.rename(image.with_name(published).with_suffix(".jpg"))
     image.with_suffix(".png").unlink()
     blacken(fakes.write(image.with_name(published), fakes.gray(fakes.texture(0, 40, 40))))
