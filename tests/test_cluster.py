@@ -16,7 +16,6 @@ from tests.fakes import write_mtd
 from tests.shrunk import REPOSITORY, fit_ddad
 
 SCRIPTS = sorted((REPOSITORY / "experiments/cluster").glob("*.sh"))
-EPOCHS = "--trainer.max_epochs=12"  # long enough to be stopped in
 PROGRAMS = Path(sys.executable).parent
 
 SRUN = """#!{python}
@@ -52,6 +51,7 @@ def cluster(tmp_path):
         **os.environ,
         "PATH": f"{tmp_path / 'bin'}:{PROGRAMS}:{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(REPOSITORY),
         "REQUEUED": str(tmp_path / "requeued"),
         "MASTER_PORT": str(port),
     }
@@ -86,16 +86,20 @@ def start(arguments, environment, log):
 
 def finish(arguments, environment, log):
     """Run a script to its end; its status."""
-    return start(arguments, environment, log).wait(timeout=240)
+    return start(arguments, environment, log).wait()
 
 
-def wait_for_an_epoch(file: Path, process: subprocess.Popen, log: Path) -> None:
-    """Wait until the phase of a checkpoint, written before its first epoch, has finished one."""
-    deadline, written = time.monotonic() + 180, set()
-    while len(written) < 2:
-        written |= {file.stat().st_mtime_ns} if file.exists() else set()
-        assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
-        time.sleep(0.05)
+def held_in_second_epoch(folder: Path) -> list[str]:
+    """Options that hold a run in its second epoch for as long as there is a file `hold`."""
+    (folder / "hold").touch()
+    held = ["--trainer.callbacks+=tests.held.Held", f"--trainer.callbacks.file={folder / 'hold'}"]
+    return ["--trainer.max_epochs=2", *held]
+
+
+def wait_until_held(folder: Path, process: subprocess.Popen, log: Path) -> None:
+    while (folder / "hold").read_text() != "held":
+        assert process.poll() is None, log.read_text()[-3000:]
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
@@ -108,12 +112,14 @@ def test_scripts_are_clean(script):
 def test_a_preempted_job_of_two_tasks_is_requeued_and_goes_on(cluster):
     folder, environment = cluster
     run, log = folder / "run", folder / "log"
-    arguments = command("slurm_multinode.sh", folder, run, EPOCHS)
+    options = held_in_second_epoch(folder)
+    arguments = command("slurm_multinode.sh", folder, run, *options)
     environment |= slurm(tasks=2)
     job = start(arguments, environment, log)
-    wait_for_an_epoch(run / "resume/denoise.ckpt", job, log)
+    wait_until_held(folder, job, log)
     job.send_signal(signal.SIGUSR1)  # to the batch script alone, as --signal=B:USR1 asks for
-    assert job.wait(timeout=90) != 0
+    assert job.wait() != 0
+    (folder / "hold").unlink()
     assert (folder / "requeued").read_text() == "requeue 4242\n"
     assert (run / "resume/denoise.ckpt").exists() and not (run / "final.ckpt").exists()
     shutil.copytree(run, folder / "alone")
@@ -123,7 +129,7 @@ def test_a_preempted_job_of_two_tasks_is_requeued_and_goes_on(cluster):
     assert (run / "metrics.json").exists()
 
     # What two processes began one can end.
-    main(fit_ddad(folder / "mtd", folder / "alone", folder / "cache", EPOCHS))
+    main(fit_ddad(folder / "mtd", folder / "alone", folder / "cache", *options))
     assert (folder / "alone/metrics.json").exists()
 
 
@@ -136,19 +142,21 @@ def test_a_task_of_an_array_ends_on_sigterm_and_goes_on(cluster):
         "SEEDS": "3 7",
         "RUNS": str(folder / "runs"),
     }
-    arguments = command("slurm_array.sh", folder, run, EPOCHS)
+    options = held_in_second_epoch(folder)
+    arguments = command("slurm_array.sh", folder, run, *options)
     arguments = [each for each in arguments if not each.startswith("--run_dir")]
     job = start(arguments, environment, log)
-    wait_for_an_epoch(run / "resume/denoise.ckpt", job, log)
+    wait_until_held(folder, job, log)
     for task in _processes_with(str(folder / "runs")):
         os.kill(task, signal.SIGTERM)  # to the task, as SLURM does when it preempts
-    assert job.wait(timeout=60) == 75
+    assert job.wait() == 75
+    (folder / "hold").unlink()
     assert (folder / "requeued").read_text() == "requeue 4242\n"
     assert (run / "resume/denoise.ckpt").exists() and not (run / "final.ckpt").exists()
     words = (run / "config.yaml").read_text()
     main(
         fit_ddad(
-            *(folder / "mtd", run, folder / "cache", EPOCHS),
+            *(folder / "mtd", run, folder / "cache", *options),
             *("--data.category=mtd", "--seed_everything=7", "--trainer.devices=1"),
         )
     )

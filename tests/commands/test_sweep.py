@@ -26,14 +26,18 @@ FILES = sorted((REPOSITORY / "experiments/sweeps").glob("*.yaml"))
 
 PYTHON = sys.executable
 TRIAL = """#!{python}
-# Stands in for 'lightning': writes what it was asked for as its objective.
-import json, pathlib, sys, time
+# Stands in for 'lightning': writes what it was asked for as its objective, alone on its GPU.
+import json, os, pathlib, sys, time
 options = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[2:] if "=" in word)
 folder = pathlib.Path(options["run_dir"])
 folder.mkdir(exist_ok=True)
+gpu = folder.with_name("gpu-" + os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
+gpu.touch(exist_ok=False)
 with (folder / "starts").open("a") as starts:
     starts.write("started\\n")
-time.sleep(float(options["seconds"]))
+while not pathlib.Path(options["until"]).exists():
+    time.sleep(0.01)
+gpu.unlink(missing_ok=True)
 if options.get("x") == "broken":
     sys.exit("x is broken")
 (folder / "objective.json").write_text(json.dumps({{"objective/image_auroc": float(options["x"])}}))
@@ -78,7 +82,7 @@ def write_sweep(folder: Path, **changes) -> Path:
     content = {
         "method": "random",
         "metric": {"name": "objective/image_auroc", "goal": "maximize"},
-        "parameters": {"x": {"min": 0.0, "max": 1.0}, "seconds": {"value": 0}},
+        "parameters": {"x": {"min": 0.0, "max": 1.0}, "until": {"value": "/"}},
         "command": ["${env}", "lightning", "fit", "${args}"],
     } | changes
     file = folder / "sweep.yaml"
@@ -130,7 +134,7 @@ def test_finished_trials_are_not_run_again(fast):
 
 
 def test_a_grid_is_walked_once(fast):
-    run(fast, 9, method="grid", parameters={"x": {"values": [1, 2, 3]}, "seconds": {"value": 0}})
+    run(fast, 9, method="grid", parameters={"x": {"values": [1, 2, 3]}, "until": {"value": "/"}})
     assert sorted(objectives(fast).values()) == [1, 2, 3]
 
 
@@ -143,14 +147,13 @@ def test_bayes_goes_where_the_objective_is_high(fast):
 def test_each_gpu_has_one_trial_at_a_time(fast, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    start = time.monotonic()
-    run(fast, 4, "--", "--seconds=0.5")
+    second = fast / "sweep/trial-001/starts"
+    run(fast, 4, "--", f"--until={second}")  # the first goes on when the second has begun
     assert len(objectives(fast)) == 4
-    assert 1.0 < time.monotonic() - start < 2.0
 
 
 def test_a_sweep_that_can_only_fail_stops_with_the_trials_error(fast):
-    parameters = {"x": {"value": "broken"}, "seconds": {"value": 0}}
+    parameters = {"x": {"value": "broken"}, "until": {"value": "/"}}
     with pytest.raises(SystemExit, match=r"(?s)trial 0 failed and none has succeeded.*x is broken"):
         run(fast, 3, parameters=parameters)
     assert not (fast / "sweep/trial-001").exists()
@@ -159,7 +162,7 @@ def test_a_sweep_that_can_only_fail_stops_with_the_trials_error(fast):
 
 
 def test_one_failed_trial_does_not_end_a_sweep(fast, capsys):
-    parameters = {"x": {"values": [0.5, "broken", 0.7]}, "seconds": {"value": 0}}
+    parameters = {"x": {"values": [0.5, "broken", 0.7]}, "until": {"value": "/"}}
     for _ in range(2):  # whichever comes first; the failed one is not tried again
         try:
             run(fast, 3, method="grid", parameters=parameters)
@@ -203,31 +206,31 @@ def test_a_metric_that_no_run_writes_is_named_with_those_it_does(fast):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_sweep_of_three_trials_goes_on(fast, number):
-    file, folder = write_sweep(fast), fast / "sweep"
+    run(fast, 1)
+    folder, held = fast / "sweep", fast / "held until now"
+    finished = (folder / "trial-000/objective.json").stat().st_mtime_ns
     environment = {**os.environ, "PATH": f"{fast / 'bin'}:{os.environ['PATH']}"}
     program = "import sys; from lightning_ad.commands import sweep; "
     program += "sys.executable = sys.argv.pop(1); sweep.main(sys.argv[1:])"
-    arguments = [f"--config={file}", f"--run_dir={folder}", "--count=3", "--", "--seconds=1.5"]
+    arguments = [f"--config={fast / 'sweep.yaml'}", f"--run_dir={folder}", "--count=3"]
+    arguments += ["--", f"--until={held}"]
     command = [PYTHON, "-c", program, sys.executable, *arguments]
     process = subprocess.Popen(command, env=environment, cwd=REPOSITORY)
-    wait_until(lambda: (folder / "trial-001/starts").exists())
+    while not (folder / "trial-001/starts").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(number)
-    process.wait(timeout=20)
+    process.wait()
     assert list(objectives(fast)) == ["trial-000"]
-    finished = (folder / "trial-000/objective.json").stat().st_mtime_ns
 
+    for gpu in folder.glob("gpu-*"):
+        gpu.unlink()  # of a trial that could not say that it had ended
+    held.touch()
     main(arguments)  # waits for a trial that outlived its sweep
     assert sorted(objectives(fast)) == ["trial-000", "trial-001", "trial-002"]
     assert (folder / "trial-000/objective.json").stat().st_mtime_ns == finished
     starts = [(folder / f"trial-00{i}/starts").read_text().count("started") for i in range(3)]
     assert starts == [1, 2, 1]
-
-
-def wait_until(happened):
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_one_trial_of_the_sweep_on_guidance_runs(tmp_path):

@@ -71,9 +71,7 @@ def test_killing_a_run_in_each_phase_loses_no_finished_phase(arguments, tmp_path
     written: dict[str, int] = {}
     for sign in ("resume/denoise.ckpt", "resume/adapt.ckpt", "adapt.ckpt"):
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
         while not (run / sign).exists() and process.poll() is None:
-            assert time.monotonic() < deadline, f"{sign} never came"
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.wait()
