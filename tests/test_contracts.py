@@ -1,6 +1,7 @@
-"""What every method promises: exact resume in each phase, frozen parts, a checkpoint that suffices.
+"""What every method promises: exact resume in each phase, frozen parts, a checkpoint that suffices,
+scores that neighbours do not touch.
 
-That neighbours don't matter is tested beside each method, that processes agree in test_processes.
+That processes agree is tested in test_processes.
 """
 
 import csv
@@ -91,6 +92,25 @@ def test_a_final_checkpoint_alone_scores_a_folder_of_images(
     assert len(rows) == 3
     assert all(float(row["score"]) >= 0 and row["anomalous"] in ("0", "1") for row in rows)
     load_detector(tmp_path / "moved.ckpt").detect(torch.zeros(1, 3, 32, 32), torch.tensor([-1]))
+
+
+@pytest.mark.parametrize("method", EXPERIMENTS)
+def test_an_images_neighbours_do_not_matter(finished, method):
+    detector = load_detector(finished[0] / method / "final.ckpt").eval()
+    image = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    image *= torch.tensor([1, 0.1, 0.7, 1, 0.4]).view(-1, 1, 1, 1)  # D3AD gives each its level
+    category, order = torch.tensor([0, 0, -1, -1, 0]), torch.tensor([3, 1, 4, 0, 2])
+    with torch.no_grad():
+        together = detector.detect(image, category)
+        shuffled = detector.detect(image[order], category[order])
+        alone = [detector.detect(image[i : i + 1], category[i : i + 1]) for i in range(5)]
+    for name in ("anomaly_map", "score", "reconstruction"):
+        expected = getattr(together, name)
+        one_by_one = torch.cat([getattr(detection, name) for detection in alone])
+        rounding = {"rtol": 0, "atol": 2e-3 * float(expected.std())}
+        torch.testing.assert_close(one_by_one, expected, **rounding)
+        torch.testing.assert_close(getattr(shuffled, name), expected[order], **rounding)
+    assert len(together.score.unique()) == 5
 
 
 @pytest.mark.parametrize("mode", ["predicted", "null"])
