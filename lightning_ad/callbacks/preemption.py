@@ -20,22 +20,27 @@ TRY_AGAIN = os.EX_TEMPFAIL
 
 log = logging.getLogger(__name__)
 
+_launchers: list[_SubprocessScriptLauncher] = []
+"""What started the other processes: the first Trainer's, the later ones find them running."""
+
 
 def end_on_signals(trainer: Trainer | None = None) -> None:
-    """End this process, and those that ``trainer`` started, on SIGTERM and SIGUSR1.
+    """End this process, and those that a ``trainer`` started, on SIGTERM and SIGUSR1.
 
     Lightning then leaves SIGUSR1 alone: its own answer under SLURM saves in the middle of an epoch
     a checkpoint that the next phase would take for its own.
     """
     launcher = trainer.strategy.launcher if trainer else None
+    if isinstance(launcher, _SubprocessScriptLauncher):
+        _launchers.append(launcher)
     owner = os.getpid()
 
     def end(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:
             return  # a data worker, which was forked with this handler, ends with its owner
         log.warning("%s: ending here; the same command goes on", signal.Signals(number).name)
-        if isinstance(launcher, _SubprocessScriptLauncher):
-            launcher.kill(signal.SIGKILL)  # they may wait in a reduction and hear nothing else
+        for each in _launchers:
+            each.kill(signal.SIGKILL)  # they may wait in a reduction and hear nothing else
         raise SystemExit(TRY_AGAIN)
 
     for number in SIGNALS:

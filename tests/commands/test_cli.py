@@ -1,14 +1,16 @@
 """The command line as a user meets it: one checkpoint suffices, mistakes are named."""
 
 import json
+import re
 import shutil
 
 import cv2
 import pytest
 import yaml
+from huggingface_hub import constants
 
 from data_modules import DataError
-from lightning_ad.cli import main
+from lightning_ad.cli import COMMANDS, main
 from lightning_ad.methods import DDAD
 from tests.fakes import texture, write_mtd, write_mvtec
 from tests.shrunk import REPOSITORY, fit_ddad
@@ -147,3 +149,56 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_finished_phases(tmp_path, mon
     with pytest.raises(FloatingPointError, match="loss is nan in phase 'adapt', epoch 0, step 0"):
         main(fit_ddad(root, tmp_path / "run", tmp_path / "cache"))
     assert (tmp_path / "run/denoise.ckpt").exists()
+
+
+def test_the_list_of_commands_names_all_and_a_version_names_what_is_used(capsys):
+    main(["--help"])
+    listed = capsys.readouterr().out
+    assert [line.split()[0] for line in listed.splitlines() if line[:2] == "  "] == list(COMMANDS)
+    main(["--version"])
+    assert {"lightning-ad", "lightning", "torch"} <= set(
+        re.findall(r"[\w-]+", capsys.readouterr().out)
+    )
+    with pytest.raises(SystemExit, match="there is no command 'train'\n.*usage"):
+        main(["train"])
+
+
+def test_help_begins_with_our_own_options_and_lists_our_own_classes(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    said = capsys.readouterr().out
+    places = [said.index(f"--{name}") for name in ("run_dir", "model.help", "trainer.accelerator")]
+    assert places == sorted(places)
+    with pytest.raises(SystemExit):
+        main(["fit", "--model.help", "DDAD"])
+    said = capsys.readouterr().out
+    assert "lightning_ad.networks.DiffusionUNet" in said and "torch.nn.Linear" not in said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("--data.root=nowhere", "no folder nowhere"),
+        ("--model.features.weights=pretrained", "no answer from http://127.0.0.1:9"),
+        ("--model.features.weights=no.safetensors", "no file no.safetensors"),
+        ("--ckpt_path=no.ckpt", "there is no checkpoint no.ckpt"),
+    ],
+)
+def test_a_start_that_fails_leaves_nothing_behind(tmp_path, monkeypatch, capfd, change, message):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    arguments = fit_ddad(write_mtd(tmp_path / "mtd"), tmp_path / "run", tmp_path / "cache", change)
+    arguments.remove("--trainer.logger=false")  # W&B's is the default
+    with pytest.raises((ValueError, OSError), match=message):
+        main(arguments)
+    assert not (tmp_path / "run").exists() and not (tmp_path / "cache").exists()
+    assert "Retry" not in capfd.readouterr().err  # asked once
+
+
+def test_another_data_set_takes_neither_folder_nor_category_of_a_file(capsys):
+    config = f"--config={REPOSITORY / 'experiments/ddad_mvtec.yaml'}"
+    with pytest.raises(SystemExit):
+        main(["fit", config, "--data=Folder", "--data.root=my_part", "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    data = printed["data"]["init_args"]
+    assert (data["root"], data["category"], data["batch_size"]) == ("my_part", "all", 32)
+    assert printed["run_dir"] == "runs/ddad_mvtec/all"
