@@ -156,10 +156,9 @@ def test_the_list_of_commands_names_all_and_a_version_names_what_is_used(capsys)
     listed = capsys.readouterr().out
     assert [line.split()[0] for line in listed.splitlines() if line[:2] == "  "] == list(COMMANDS)
     main(["--version"])
-    assert {"lightning-ad", "lightning", "torch"} <= set(
-        re.findall(r"[\w-]+", capsys.readouterr().out)
-    )
-    with pytest.raises(SystemExit, match="there is no command 'train'\n.*usage"):
+    named = re.findall(r"[\w-]+", capsys.readouterr().out)
+    assert {"lightning-ad", "lightning", "torch"} <= set(named)
+    with pytest.raises(SystemExit, match="there is no command 'train'"):
         main(["train"])
 
 
