@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 from jsonargparse import DefaultHelpFormatter, set_parsing_settings
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -24,11 +23,10 @@ import lightning_ad.methods  # noqa: F401  makes the short names known
 from data_modules import AnomalyDataModule
 from lightning_ad.callbacks import Evaluation, Panels, Predictions, Throughput
 from lightning_ad.callbacks.objective import Objective
-from lightning_ad.callbacks.preemption import EndOnSignals, FirstCheckpoint, end_on_signals
-from lightning_ad.callbacks.training_seed import TrainingSeed
+from lightning_ad.callbacks.preemption import end_on_signals
 from lightning_ad.commands.arguments import OF_A_PHASE, with_files_read, with_own_config
 from lightning_ad.detector.checkpoint import read_checkpoint
-from lightning_ad.detector.detector import AnomalyDetector, Phase
+from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.experiment.experiment import Experiment
 from lightning_ad.experiment.phases import announce
 from lightning_ad.experiment.run_folder import RunFolder
@@ -40,7 +38,7 @@ from lightning_ad.experiment.tracking import (
     remember_run_id,
     wandb_run_id,
 )
-from lightning_ad.speed.allocation import keep_freed_memory
+from lightning_ad.experiment.trainers import Trainers
 
 SELF_SUFFICIENT = ("seed_everything", "model", "data", "evaluation")
 """Sections of the configuration that a final checkpoint carries."""
@@ -219,40 +217,22 @@ class ExperimentCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer that Lightning's own subcommands use."""
-        return self.make_trainer(self.subcommand or "fit")
+        init = self.config_init[self.subcommand]
+        # The clock of Throughput stops before the metrics are updated.
+        test = [Throughput(), init.evaluation, init.panels]
+        test += [Objective()] if init.objective else []
+        callbacks = {"test": test, "predict": [init.predictions]}
+        self.trainers = Trainers(init.trainer, self.run, init.seed_everything, callbacks)
+        return self.trainers(self.subcommand or "fit")
 
     def after_instantiate_classes(self) -> None:
         """Load the checkpoint that is validated, tested or predicts; only then write anything."""
-        self.experiment = Experiment(self.model, self.datamodule, self.run, self.make_trainer)
+        self.experiment = Experiment(self.model, self.datamodule, self.run, self.trainers)
         if self.checkpoint is not None and self.subcommand != "fit":
             self.experiment.take(self.checkpoint, self.source)
             if self.subcommand == "test" and _is_first_process() and not self.run.config.exists():
                 self.run.open(self.resolved)
             self._remember_run_id()
-
-    def make_trainer(self, purpose: Phase | str) -> Trainer:
-        """A fresh Trainer for a training phase, or to calibrate, test or predict."""
-        init = self.config_init[self.subcommand]
-        options = {**init.trainer, "default_root_dir": str(self.run.path)}
-        callbacks = [*copy.deepcopy(options["callbacks"] or []), EndOnSignals()]
-        if isinstance(purpose, Phase):
-            callbacks += [
-                _last_epoch(self.run, purpose),
-                TrainingSeed(self.settings.seed_everything),
-                FirstCheckpoint(self.run.unfinished(purpose)),
-            ]
-            if purpose.epochs is not None:
-                options |= {"max_epochs": purpose.epochs, "max_steps": -1}
-        elif purpose == "test":
-            # The clock stops before the metrics are updated.
-            callbacks += [Throughput(), init.evaluation, init.panels]
-            callbacks += [Objective()] if self.settings.objective else []
-        elif purpose == "predict":
-            callbacks += [init.predictions]
-        trainer = Trainer(**{**options, "callbacks": callbacks})
-        if not isinstance(purpose, Phase) and trainer.strategy.root_device.type == "cpu":
-            keep_freed_memory()  # from then on: training lets others have what it does not need
-        return trainer
 
     def fit(
         self,
@@ -298,13 +278,6 @@ def _print_nothing(file: Any = None) -> None:
 def _is_first_process() -> bool:
     """Whether this is the first process of all nodes, as far as the environment says."""
     return rank_zero_only.rank == 0  # type: ignore[attr-defined]
-
-
-def _last_epoch(run: RunFolder, phase: Phase) -> ModelCheckpoint:
-    """Keep the checkpoint of a phase's last epoch."""
-    return ModelCheckpoint(
-        run.resume, phase.name, enable_version_counter=False, save_on_train_epoch_end=True
-    )
 
 
 def main(arguments: list[str]) -> None:

@@ -1,10 +1,7 @@
 """A whole experiment: train each phase, calibrate, test; and go on where an earlier run stopped."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from lightning.pytorch import Trainer
 
 from data_modules import AnomalyDataModule
 from lightning_ad.detector.checkpoint import load_content, load_weights, read_checkpoint
@@ -13,22 +10,20 @@ from lightning_ad.experiment.calibrate import calibrate
 from lightning_ad.experiment.checkpoints import readable, save_weights
 from lightning_ad.experiment.phases import announce, announce_processes, require_finished
 from lightning_ad.experiment.run_folder import RunFolder
-
-MakeTrainer = Callable[[Phase | str], Trainer]
-"""Builds the Trainer of a phase, or one to ``calibrate``, ``test`` or ``predict``."""
+from lightning_ad.experiment.trainers import Trainers
 
 
 class Experiment:
-    """A detector, its data, the folder of their run, and who makes Trainers for them."""
+    """A detector, its data, the folder of their run, and the Trainers that are made for them."""
 
     def __init__(
         self,
         detector: AnomalyDetector,
         data: AnomalyDataModule,
         run: RunFolder,
-        make_trainer: MakeTrainer,
+        trainers: Trainers,
     ) -> None:
-        self.detector, self.data, self.run, self.make_trainer = detector, data, run, make_trainer
+        self.detector, self.data, self.run, self.trainers = detector, data, run, trainers
 
     def check(self, start: Path | None = None) -> None:
         """Find out what can be wrong with data and weights before anything is written.
@@ -59,7 +54,7 @@ class Experiment:
             announce(f"no test images; '{self.run.final}' is ready for 'lightning predict'")
             return
         load_weights(self.detector, self.run.final)
-        self.make_trainer("test").test(self.detector, datamodule=self.data, verbose=False)
+        self.trainers("test").test(self.detector, datamodule=self.data, verbose=False)
         announce(f"checkpoint: {self.run.final}")
 
     def take(self, checkpoint: dict[str, Any], source: Path) -> None:
@@ -87,7 +82,7 @@ class Experiment:
         last, finished = self.run.unfinished(phase), self.run.finished(phase)
         announce(f"{title}: {f'going on from {last}' if last.exists() else 'starting'}")
         self.detector.enter_phase(phase.name)
-        trainer = self.make_trainer(phase)
+        trainer = self.trainers(phase)
         announce_processes(trainer, self.data)
         resume = str(readable(last)) if last.exists() else None
         # Optimizer and callback states are more than weights; the file is this run's own.
@@ -105,7 +100,7 @@ class Experiment:
         self.detector.phase = ""
         self.detector.requires_grad_(False)
         self.detector.meet(self.data, "fit")  # phases' weights may number categories differently
-        trainer = self.make_trainer("calibrate")
+        trainer = self.trainers("calibrate")
         self.data.trainer = trainer
         self.data.prepare_data()
         self.data.setup("fit")
