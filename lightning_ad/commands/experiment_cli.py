@@ -245,7 +245,7 @@ class ExperimentCLI(LightningCLI):
         start = Path(ckpt_path) if ckpt_path else None
         if not self.settings.overwrite:
             self.run.require_same(self.resolved)
-        self.experiment.check(start)
+        self.experiment.check(start, self.settings.overwrite)
         if _is_first_process():
             if self.settings.overwrite:
                 self.run.clear()

@@ -25,10 +25,11 @@ class Experiment:
     ) -> None:
         self.detector, self.data, self.run, self.trainers = detector, data, run, trainers
 
-    def check(self, start: Path | None = None) -> None:
+    def check(self, start: Path | None = None, overwrite: bool = False) -> None:
         """Find out what can be wrong with data and weights before anything is written.
 
-        With ``start``, a checkpoint of the method whose categories the detector takes over.
+        With ``start``, a checkpoint of the method whose categories the detector takes over; with
+        ``overwrite``, a finished run will be trained again.
         """
         if start:
             self.detector.take_categories(read_checkpoint(start))
@@ -36,7 +37,7 @@ class Experiment:
         if start and not self.detector.phases():
             method = type(self.detector).__name__
             raise ValueError(f"{method} has no phase that could start from {start}")
-        if not self.run.final.exists():
+        if overwrite or not self.run.final.exists():
             self.detector.load_pretrained()
 
     def fit(self, config: str, start: Path | None = None) -> None:

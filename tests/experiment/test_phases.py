@@ -18,6 +18,7 @@ from lightning_ad.cli import main
 from lightning_ad.detector.checkpoint import load_detector
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.experiment.phases import require_finished
+from lightning_ad.networks import FeaturePyramid
 from tests.checkpoints import assert_same_weights, stopped_in_second_epoch, weights
 from tests.fakes import texture, write, write_mtd, write_mvtec
 from tests.shrunk import QUIET, fit_ddad
@@ -140,6 +141,19 @@ def test_starting_again_removes_nothing_but_the_run_and_only_with_data_at_hand(a
     main(arguments("run", "--overwrite=true", f"--data.root={tmp_path / 'run/data'}"))
     assert (tmp_path / "run/notes.txt").read_text() == "mine"
     assert (tmp_path / "run/final.ckpt").stat().st_mtime_ns > final
+
+
+def test_starting_again_starts_from_the_pretrained_weights(arguments, tmp_path, monkeypatch):
+    loaded = []
+    original = FeaturePyramid.load_pretrained
+    monkeypatch.setattr(
+        FeaturePyramid, "load_pretrained", lambda self: (loaded.append(1), original(self))
+    )
+    main(arguments("run"))
+    main(arguments("run"))  # finished: only tested
+    assert len(loaded) == 1
+    main(arguments("run", "--overwrite=true"))
+    assert len(loaded) == 2
 
 
 def test_settings_may_change_while_nothing_is_trained(arguments, tmp_path):
