@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lightning_ad.cli import main
-from tests.fakes import write_mtd
+from tests.fakes import write_mtd, write_visa_raw
 from tests.shrunk import REPOSITORY, fit_ddad
 
 SCRIPTS = sorted((REPOSITORY / "experiments/cluster").glob("*.sh"))
@@ -118,7 +118,7 @@ def test_a_preempted_job_of_two_tasks_is_requeued_and_goes_on(cluster):
     job = start(arguments, environment, log)
     wait_until_held(folder, job, log)
     job.send_signal(signal.SIGUSR1)  # to the batch script alone, as --signal=B:USR1 asks for
-    assert job.wait() != 0
+    assert job.wait() == 75
     (folder / "hold").unlink()
     assert (folder / "requeued").read_text() == "requeue 4242\n"
     assert (run / "resume/denoise.ckpt").exists() and not (run / "final.ckpt").exists()
@@ -177,12 +177,58 @@ def _processes_with(argument: str) -> list[int]:
     return found
 
 
+def asked(script: str, config: str, environment, *more: str) -> subprocess.CompletedProcess:
+    """Run a script; the programs it starts only say what they were asked to do."""
+    for name in ("srun", "torchrun"):
+        program = Path(environment["PATH"].split(":")[0]) / name
+        program.write_text('#!/bin/sh\necho "$@"\n')
+        program.chmod(0o755)
+    files = [str(REPOSITORY / f"experiments/{name}") for name in (f"cluster/{script}", config)]
+    return subprocess.run(
+        ["bash", *files, *more], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("task, category, seed", [(0, "candle", 3), (3, "pcb1", 7)])
+def test_an_array_takes_the_categories_of_the_experiments_data_set(cluster, task, category, seed):
+    folder, environment = cluster
+    write_visa_raw(folder / "visa")
+    environment |= slurm(tasks=1) | {"SLURM_ARRAY_TASK_ID": str(task), "SEEDS": "3 7"}
+    root = f"--data.root={folder / 'visa'}"
+    said = asked("slurm_array.sh", "ddad_visa.yaml", environment, root)
+    assert said.returncode == 0, said.stderr
+    assert f"--data.category={category} --seed_everything={seed} " in said.stdout
+    assert f"--run_dir=runs/ddad_visa/{category}/seed-{seed} " in said.stdout
+
+
 def test_a_task_beyond_the_array_says_so(cluster):
     folder, environment = cluster
     environment |= slurm(tasks=1) | {"SLURM_ARRAY_TASK_ID": "15"}
-    arguments = command("slurm_array.sh", folder, folder / "run")
-    assert finish(arguments, environment, folder / "log") == 2
-    assert "only 15 categories x 1 seeds" in (folder / "log").read_text()
+    root = f"--data.root={folder / 'mtd'}"
+    said = asked("slurm_array.sh", "ddad_s_mtd.yaml", environment, root)
+    assert said.returncode == 2 and "only 1 categories x 1 seeds" in said.stderr
+
+
+def test_an_array_without_its_data_starts_nothing(cluster):
+    folder, environment = cluster
+    environment |= slurm(tasks=1) | {"SLURM_ARRAY_TASK_ID": "0"}
+    said = asked("slurm_array.sh", "ddad_visa.yaml", environment, f"--data.root={folder / 'no'}")
+    assert said.returncode != 0 and str(folder / "no") in said.stderr and not said.stdout
+
+
+@pytest.mark.parametrize("script", ["slurm_array.sh", "slurm_multinode.sh"])
+def test_a_script_for_slurm_says_so_elsewhere(cluster, script):
+    said = asked(script, "ddad_mtd.yaml", cluster[1])
+    assert said.returncode != 0 and not said.stdout
+    assert "this is a script for sbatch" in said.stderr and "torchrun.sh" in said.stderr
+
+
+def test_torchrun_starts_one_process_where_there_is_no_gpu(cluster):
+    environment = cluster[1] | {"CUDA_VISIBLE_DEVICES": ""}
+    said = asked("torchrun.sh", "ddad_mtd.yaml", environment, "--data.batch_size=8")
+    assert said.returncode == 0 and not said.stderr
+    assert "--nproc-per-node=1 " in said.stdout and "--trainer.devices=1 " in said.stdout
+    assert said.stdout.endswith("--data.batch_size=8\n")
 
 
 def test_torchrun_ends_with_a_result(cluster):
