@@ -19,7 +19,7 @@ def announce(message: str) -> None:
 
 
 def require_finished(trainer: Trainer, detector: AnomalyDetector, title: str) -> None:
-    """Refuse to call a phase finished that ran out of time or of numbers."""
+    """Refuse to call a phase finished that ran out of time, or whose weights are not finite."""
     timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
     left = [timer.time_remaining() for timer in timers]
     if any(seconds is not None and seconds <= 0 for seconds in left):
@@ -28,7 +28,7 @@ def require_finished(trainer: Trainer, detector: AnomalyDetector, title: str) ->
     broken = [n for n, p in detector.named_parameters() if not torch.isfinite(p).all()]
     if broken:
         raise FloatingPointError(
-            f"{title}: {len(broken)} parameters ended as no numbers, the first {broken[0]}: "
+            f"{title}: {len(broken)} parameters became NaN or infinite, the first {broken[0]}: "
             "lower the learning rate or train in 32-true precision"
         )
 

@@ -54,7 +54,7 @@ class WatchedAttention:
         1 on average over all positions.
         """
         if self._seen is None:
-            raise RuntimeError("the denoiser was not called since its attention is watched")
+            raise RuntimeError("the denoiser has not been called since its attention is watched")
         images, _, *side = self._seen.shape
         tokens = self._attention.group_norm(self._seen.flatten(2)).transpose(1, 2)
         query = self._attention.head_to_batch_dim(self._attention.to_q(tokens))
