@@ -4,10 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from lightning_ad.detector.calibration import Calibration
 from lightning_ad.maths import maps
+from lightning_ad.maths.nearest import distance_to_nearest
 from lightning_ad.methods import D3AD
 from lightning_ad.networks import DiffusionUNet, KLAutoencoder
 from tests.methods.tiny import images, same_weights, tiny_pyramid, weights_of
@@ -96,11 +98,60 @@ def test_map_scaled_by_the_same_images_is_the_authors():
     torch.testing.assert_close(heat_map, case["heat_map"], rtol=1e-4, atol=1e-5)
 
 
+def test_distances_written_out():
+    detector, (image, category) = calibrated(scored_layers=1), probe()
+    given = {}
+    reconstruct = detector.reconstruct
+
+    def watch(latent, level, category):
+        given["restored"] = reconstruct(latent, level, category)
+        return given["restored"]
+
+    detector.reconstruct = watch
+    with torch.no_grad():
+        _, parts = detector.compare(image, category)
+        z, restored = detector.autoencoder.encode(image), given["restored"]
+        layers = (detector.features(x)[-1] for x in (image, detector.autoencoder.decode(restored)))
+    f, g = (layer / layer.norm(dim=1, keepdim=True) for layer in layers)
+    small = {
+        "latent": (z - restored).abs().mean(1, keepdim=True),
+        "feature": 1 - (f * g).sum(1, keepdim=True),
+    }
+    for name, part in small.items():
+        expected = F.interpolate(part, 16, mode="bilinear", align_corners=True)
+        torch.testing.assert_close(parts[name], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_denoiser_learns_the_noise_at_times_from_the_whole_schedule():
+    detector, drawn = d3ad(), []
+    detector.enter_phase("denoise")
+    detector.denoise_loss = lambda latent, t, noise: drawn.extend((latent, t, noise))
+    detector.latent_loss(torch.zeros(4000, 4, 1, 1), torch.zeros(4000, dtype=torch.long))
+    assert drawn[1].min() < 10 and 990 <= drawn[1].max() < 1000
+    del detector.denoise_loss
+    latent, t, noise = torch.randn(2, 4, 8, 8), torch.tensor([3, 900]), torch.randn(2, 4, 8, 8)
+    with torch.no_grad():
+        ab = detector.alpha_bar[t].view(-1, 1, 1, 1)
+        predicted = detector.denoiser(ab.sqrt() * latent + (1 - ab).sqrt() * noise, t)
+        loss = detector.denoise_loss(latent, t, noise)
+    torch.testing.assert_close(loss, (predicted - noise).square().mean())
+
+
 def test_every_bin_has_its_level():
     detector = d3ad()
     expected = [10, 20, 20, 30, 40, 50, 60, 60, 70, 80]  # tenths of 80, rounded to tens
     assert detector.level_of(torch.arange(1, 11)).tolist() == expected
     assert d3ad(max_level=10).level_of(torch.tensor([1, 10])).tolist() == [10, 10]
+
+
+def test_no_image_starts_from_the_first_of_several_bins():
+    detector, features = d3ad(["candle"]), torch.rand(9, 20)
+    category = torch.zeros(9, dtype=torch.long)
+    detector.build_memory(features, category)
+    nearer = distance_to_nearest(features, features, 3)  # with themselves among the neighbours
+    edges = detector.calibration["bin_edges"][0]
+    assert (nearer < edges[1]).any()
+    assert detector.level(features, category)[nearer < edges[2]].unique().tolist() == [20]
 
 
 def test_a_training_images_level_leaves_the_image_itself_out():

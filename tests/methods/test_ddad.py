@@ -5,7 +5,14 @@ import torch
 
 from lightning_ad.maths.adaptation import adaptation_loss
 from lightning_ad.methods import DDAD
-from tests.methods.tiny import images, same_weights, tiny_denoiser, tiny_pyramid, weights_of
+from tests.methods.tiny import (
+    images,
+    plain_map,
+    same_weights,
+    tiny_denoiser,
+    tiny_pyramid,
+    weights_of,
+)
 from tests.recordings import authors_denoiser, every_fourth, recorded
 
 
@@ -48,6 +55,44 @@ def test_adaptation_loss_is_the_authors():
     )
     loss = adaptation_loss(*pyramids, preservation=0.1)
     torch.testing.assert_close(loss, case["loss"], rtol=1e-4, atol=0)
+
+
+def test_distances_are_balanced_by_their_maxima_on_normal_images():
+    detector = ddad()
+    detector.calibrate(
+        {
+            "feature_min": torch.tensor([0.5, 0.1]),
+            "feature_max": torch.tensor([2.0, 4.0]),
+            "pixel_min": torch.tensor([0.1, 0.7]),
+            "pixel_max": torch.tensor([1.0, 0.5]),
+        }
+    )
+    assert float(detector.calibration["ratio"]) == pytest.approx(3 / 0.75)
+
+
+def test_map_written_out():
+    detector = ddad(pixel_weight=3.0, scored_layers=1, blur=1.0)
+    ours, plain = plain_map(detector, images(2), v=3.0, ratio=2.0, sigma=1.0)
+    torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_adaptation_reconstructs_one_half_of_a_batch_towards_the_other():
+    detector, given = ddad(guidance=7.0, adaptation_guidance=2.0), []
+    detector.enter_phase("adapt")
+    detector.reconstruct = lambda *arguments: given.extend(arguments) or arguments[0]
+    detector.loss(images(5), torch.zeros(5, dtype=torch.long))
+    start, target, guidance, noise = given
+    assert torch.equal(target, images(5)[:2]) and torch.equal(start, images(5)[-2:])
+    assert guidance.tolist() == [2.0, 2.0]
+    assert noise().shape == start.shape and not torch.equal(noise(), noise())
+
+
+def test_times_are_drawn_from_the_whole_schedule():
+    detector, drawn = ddad(), []
+    detector.enter_phase("denoise")
+    detector.denoise_loss = lambda image, t, noise: drawn.append(t)
+    detector.loss(torch.zeros(4000, 3, 1, 1), torch.zeros(4000, dtype=torch.long))
+    assert drawn[0].min() < 10 and 990 <= drawn[0].max() < 1000
 
 
 def test_guidance_belongs_to_the_category():

@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from lightning_ad.detector import detector as detector_module
+from lightning_ad.maths import deviation
 from lightning_ad.maths.deviation import latent_deviation, pixel_deviation
 from lightning_ad.methods import DeCoDiff
 from tests.methods.tiny import images, same_weights, tiny_pyramid, weights_of
@@ -106,6 +107,23 @@ def test_frozen_parts_are_left_to_the_final_checkpoint():
     detector = deco(features=tiny_pyramid())
     kept = detector.without_kept_once(detector.state_dict())
     assert kept and all(key.startswith("denoiser.") for key in kept)
+
+
+def test_deviations_are_drawn_as_asked(monkeypatch):
+    monkeypatch.setattr(deviation, "draw_patch_side", lambda height, width: 1)
+    torch.manual_seed(0)
+    detector, drawn = deco(max_masked=0.6, max_shuffled=0.2), {}
+
+    def remember(z, t, noise, mask, category):
+        drawn.update(t=t, noise=noise, mask=mask)
+
+    detector.deviation_loss = remember
+    detector.latent_loss(torch.full((4000, 4, 8, 8), 100.0), torch.zeros(4000, dtype=torch.long))
+    assert drawn["t"].bincount().tolist() == pytest.approx([400] * 10, abs=80)
+    deviating = 1 - drawn["mask"].float().mean((1, 2, 3))
+    assert float(deviating.mean()) == pytest.approx(0.3, abs=0.02)
+    assert 0.59 < float(deviating.max()) <= 0.61
+    assert float((drawn["noise"] == 100).float().mean()) == pytest.approx(0.1, abs=0.02)
 
 
 def test_classes_are_dropped_as_often_as_asked():

@@ -13,6 +13,7 @@ from tests.methods.tiny import (
     SIZE,
     TinyPyramid,
     images,
+    plain_map,
     same_weights,
     tiny_denoiser,
     tiny_pyramid,
@@ -76,6 +77,30 @@ def test_one_step_written_out():
         corrected = blur_guidance(denoiser, pull, blur, s, alpha_bar)(eps, xt, t)
     expected = eps_blurred + s * (eps_hat - eps_blurred)
     torch.testing.assert_close(corrected, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_map_written_out():
+    detector = texture(pixel_weight=3.0, scored_layers=1, smoothing=1.0)
+    ours, plain = plain_map(detector, images(2), v=3.0, ratio=2.0, sigma=1.0)
+    torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_distances_are_balanced_by_their_maxima_on_normal_images():
+    detector = texture()
+    extremes = {"feature_min": 0.5, "feature_max": 3.0, "pixel_min": 0.1, "pixel_max": 0.75}
+    detector.calibrate({name: torch.tensor([value]) for name, value in extremes.items()})
+    assert float(detector.calibration["ratio"]) == pytest.approx(4)
+
+
+def test_loss_is_of_the_noise_at_times_from_the_whole_schedule():
+    detector, inputs = texture(), []
+    detector.denoiser = torch.nn.Module()
+    detector.denoiser.forward = lambda xt, t: inputs.append((xt, t)) or torch.zeros_like(xt)
+    loss = detector.loss(torch.zeros(4000, 3, 1, 1), torch.zeros(4000, dtype=torch.long))
+    xt, t = inputs[0]
+    assert t.min() < 10 and 990 <= t.max() < 1000
+    noise = xt / (1 - detector.alpha_bar[t]).sqrt().view(-1, 1, 1, 1)
+    torch.testing.assert_close(loss, noise.square().mean())
 
 
 def test_blur_leaves_a_constant_image():

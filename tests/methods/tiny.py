@@ -1,7 +1,9 @@
 """The smallest networks a pixel method runs on, and images for them."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from lightning_ad.detector.detector import AnomalyDetector
@@ -56,6 +58,22 @@ def tiny_pyramid() -> TinyPyramid:
 def images(count: int) -> Tensor:
     """Images (count, 3, SIZE, SIZE) in [-1, 1]."""
     return torch.rand(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2)) * 2 - 1
+
+
+def plain_map(
+    detector: AnomalyDetector, image: Tensor, v: float, ratio: float, sigma: float
+) -> tuple[Tensor, Tensor]:
+    """A detector's map (B, H, W), and DDAD's equations 9 to 11 with the deepest layer only."""
+    with torch.no_grad():
+        found = detector.detect(image, torch.zeros(len(image), dtype=torch.long))
+        f, g = (detector.features(x)[-1] for x in (image, found.reconstruction))
+    f, g = (F.avg_pool2d(layer, 3, stride=1, padding=1) for layer in (f, g))
+    cosine = (f * g).sum(1) / (f.norm(dim=1) * g.norm(dim=1))
+    feature = F.interpolate(1 - cosine[:, None], SIZE, mode="bilinear", align_corners=True)[:, 0]
+    pixel = (image - found.reconstruction).abs().mean(1)
+    fused = (feature + v * ratio * pixel).numpy()
+    plain = [gaussian_filter(one, sigma, mode="mirror", truncate=4) for one in fused]
+    return found.anomaly_map[:, 0], torch.tensor(np.stack(plain))
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
