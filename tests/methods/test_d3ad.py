@@ -137,6 +137,23 @@ def test_denoiser_learns_the_noise_at_times_from_the_whole_schedule():
     torch.testing.assert_close(loss, (predicted - noise).square().mean())
 
 
+def test_training_draws_latents_that_an_image_may_stand_for():
+    detector, seen = d3ad(), []
+    detector.enter_phase("denoise")
+    detector.autoencoder.std = 0.5
+    detector.latent_loss = lambda z, category: seen.append(z)
+    detector.loss(images(4), torch.zeros(4, dtype=torch.long))
+    mean, _ = detector.autoencoder.posterior(images(4))
+    assert float((seen[0] - mean).std()) == pytest.approx(0.5, abs=0.05)
+    assert torch.equal(detector.latent(images(4)), mean)
+
+
+def test_images_are_known_by_the_shallowest_scored_layer_in_16_x_16_patches():
+    shallow, deep = torch.rand(2, 3, 32, 32), torch.rand(2, 5, 16, 16)
+    patches = shallow.view(2, 3, 16, 2, 16, 2).mean((3, 5)).flatten(1)
+    torch.testing.assert_close(d3ad().fingerprint([shallow, deep]), patches.half())
+
+
 def test_every_bin_has_its_level():
     detector = d3ad()
     expected = [10, 20, 20, 30, 40, 50, 60, 60, 70, 80]  # tenths of 80, rounded to tens
