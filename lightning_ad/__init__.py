@@ -4,17 +4,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_ad.deployment.scorer import load_detector as load_detector
     from lightning_ad.detector.detector import AnomalyDetector as AnomalyDetector
     from lightning_ad.detector.detector import Detection as Detection
+    from lightning_ad.detector.photograph import Finding as Finding
+    from lightning_ad.metrics.evaluate import evaluate_maps as evaluate_maps
 
-_HOME = {"AnomalyDetector": "detector.detector", "Detection": "detector.detector"}
-"""Where each public name is defined, below this package."""
+HOMES = {
+    "AnomalyDetector": "detector.detector",
+    "Detection": "detector.detector",
+    "Finding": "detector.photograph",
+    "evaluate_maps": "metrics.evaluate",
+    "load_detector": "deployment.scorer",
+}
+"""The module below this package that each public name comes from."""
 
-__all__ = sorted(_HOME)
+__all__ = list(HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: most need not all of the others."""
-    if name not in _HOME:
+    """Import a public name when it is first used."""
+    if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)

@@ -10,8 +10,8 @@ import shutil
 import pytest
 import torch
 
+from lightning_ad import load_detector
 from lightning_ad.cli import main
-from lightning_ad.detector.checkpoint import load_detector
 from lightning_ad.detector.detector import AnomalyDetector
 from tests.checkpoints import assert_same_weights, stopped_in_second_epoch
 from tests.fakes import texture, write, write_mtd, write_mvtec

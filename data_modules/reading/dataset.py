@@ -111,11 +111,16 @@ class AnomalyDataset(Dataset[Item]):
             self.transform.set_random_seed(int(state[0]))
             seen = self.transform(image=image, mask=mask)
             image, mask = seen["image"], seen["mask"]
-        scaled = image.astype(np.float32).transpose(2, 0, 1) / 127.5 - 1
         return {
-            "image": torch.from_numpy(np.ascontiguousarray(scaled)),
+            "image": as_tensor(image),
             "mask": torch.from_numpy(np.array(mask[None])),
             "label": record.label,
             "category": self.numbers[record.category],
             "path": str(record.image),
         }
+
+
+def as_tensor(pixels: Pixels) -> Tensor:
+    """Pixels (H, W, 3) as an image (3, H, W) in [-1, 1]."""
+    scaled = pixels.astype(np.float32).transpose(2, 0, 1) / 127.5 - 1
+    return torch.from_numpy(np.ascontiguousarray(scaled))

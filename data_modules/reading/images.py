@@ -32,10 +32,16 @@ def read_image(path: Path) -> Pixels:
     Grayscale is repeated, alpha is dropped, 16-bit values are divided by 257 (the full range maps
     onto the full range, nothing is stretched). Raises ImageError naming the file.
     """
-    pixels = _to_8_bit(decode(path), path)
+    values = decode(path)
+    return as_rgb(values if values.ndim == 2 else values[..., 2::-1], path)  # from BGR or BGRA
+
+
+def as_rgb(values: Values, path: Path) -> Pixels:
+    """Values (H, W), or (H, W, 3 or 4) in the order red, green, blue, alpha, as RGB of 8 bits."""
+    pixels = _to_8_bit(values, path)
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], 3, axis=2)
-    return np.ascontiguousarray(pixels[..., 2::-1])  # from BGR or BGRA
+    return np.ascontiguousarray(pixels[..., :3])
 
 
 def read_mask(path: Path, rule: MaskRule = "half") -> Pixels:

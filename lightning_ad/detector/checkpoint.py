@@ -5,8 +5,6 @@ from typing import Any
 
 import lightning
 import torch
-import yaml
-from jsonargparse import ArgumentParser
 from torch import nn
 
 from lightning_ad.detector.detector import AnomalyDetector
@@ -74,19 +72,3 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "'lightning fit' writes them, 'lightning import' makes them of the authors' files"
         ) from error
     return checkpoint
-
-
-def load_detector(path: str | Path) -> AnomalyDetector:
-    """A detector from its ``final.ckpt`` alone, in eval mode, ready to `detect`."""
-    checkpoint = read_checkpoint(Path(path))
-    if "config" not in checkpoint:
-        raise ValueError(
-            f"{path} is the checkpoint of a phase; the run's final.ckpt suffices alone"
-        )
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(AnomalyDetector, "model")
-    settings = {"model": yaml.safe_load(checkpoint["config"])["model"]}
-    detector = parser.instantiate(parser.parse_object(settings)).model
-    detector.on_load_checkpoint(checkpoint)
-    detector.load_state_dict(checkpoint["state_dict"])
-    return detector.requires_grad_(False).eval()

@@ -14,14 +14,24 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 import torch
+import yaml
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from data_modules.reading.dataset import Framing
 from lightning_ad.detector.calibration import Calibration
 from lightning_ad.detector.memory import MemoryPass
 from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, per_category
+from lightning_ad.detector.photograph import (
+    Finding,
+    Photograph,
+    framing_of,
+    map_of_photograph,
+    pixels_of,
+    seen,
+)
 from lightning_ad.detector.processes import data_module
 from lightning_ad.speed.faster import faster
 from lightning_ad.speed.half_precision import HalfPrecision
@@ -83,6 +93,8 @@ class AnomalyDetector(LightningModule, ABC):
         self.categories: list[str] = []
         self.calibration = Calibration()
         self.phase = ""
+        self.framing: Framing | None = None
+        self.precision = "32-true"
         self._category_index: dict[int, int] = {}
         self._met: Any = None
         self._held_out_loss = torch.zeros(2)
@@ -149,8 +161,40 @@ class AnomalyDetector(LightningModule, ABC):
 
     # What all methods share.
 
+    @torch.inference_mode()
+    def predict(self, photograph: Photograph, category: str | None = None) -> Finding:
+        """Score one photograph, read and resized as the data modules do.
+
+        A photograph is a file, an array (H, W, 3) or (H, W) of uint8, or a PIL image; its category
+        is one of `categories`, or None where it is not known.
+        """
+        if self.framing is None:
+            raise RuntimeError("only what `load_detector` returns knows how photographs are read")
+        if category not in (None, *self.categories):
+            raise ValueError(f"category '{category}' is none of the detector's, {self.categories}")
+        pixels = pixels_of(photograph)
+        index = UNKNOWN_CATEGORY if category is None else self.categories.index(category)
+        which = torch.tensor([index], device=self.device)
+        with self.in_own_precision():
+            found = self.detect(seen(pixels, self.framing).to(self.device), which)
+        size = (pixels.shape[0], pixels.shape[1])
+        threshold = float(self.image_threshold(which))
+        return Finding(
+            map_of_photograph(found.anomaly_map, self.framing, size),
+            float(found.score),
+            None if math.isnan(threshold) else threshold,
+        )
+
+    def in_own_precision(self) -> torch.autocast:
+        """The context in which Lightning's Trainer scores in `precision`."""
+        kind = self.precision.partition("-")[0]
+        dtype = {"16": torch.float16, "bf16": torch.bfloat16}.get(kind)
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+
+    @torch.no_grad()
     def detect(self, image: Tensor, category: Tensor) -> Detection:
         """Score images (B, 3, H, W) in [-1, 1] of the categories (B,), or `UNKNOWN_CATEGORY`."""
+        self._require_image(image)
         reconstruction, parts = self.checked_compare(image, category)
         anomaly_map = self.checked_fuse(parts, category)
         score = self.score(anomaly_map, parts)
@@ -172,6 +216,20 @@ class AnomalyDetector(LightningModule, ABC):
         anomaly_map = self.fuse(parts, category)
         self._require_shape("fuse's map", anomaly_map, next(iter(parts.values())))
         return anomaly_map
+
+    def _require_image(self, image: Tensor) -> None:
+        side = image.shape[-1] if self.framing is None else self.framing.image_size
+        if image.ndim != 4 or image.shape[1:] != (3, side, side):
+            raise ValueError(
+                f"expected images (B, 3, {side}, {side}), as the detector was trained on, not "
+                f"{tuple(image.shape)}: `predict` reads and resizes photographs"
+            )
+        low, high = image.aminmax()
+        if not (low >= -1.001 and high <= 1.001):
+            raise ValueError(
+                f"expected images in [-1, 1], not from {low:.4g} to {high:.4g}: scale 8-bit values "
+                "by image / 127.5 - 1, or let `predict` read the photographs"
+            )
 
     def _require_shape(self, name: str, found: Tensor, like: Tensor) -> None:
         expected = (len(like), 1, *like.shape[2:])
@@ -295,12 +353,22 @@ class AnomalyDetector(LightningModule, ABC):
         """
         if self._met is not datamodule:
             self.match_categories(datamodule.categories, stage)
+            self._match_framing(datamodule, stage)
             self.check_data(datamodule, stage)
             self._met = datamodule
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, such as an average of the weights, holds no data."""
         return {**super().__getstate__(), "_met": None}
+
+    def _match_framing(self, datamodule: Any, stage: str) -> None:
+        if stage == "fit":
+            self.framing = datamodule.framing
+        elif self.framing and self.framing.image_size != datamodule.image_size:
+            raise ValueError(
+                f"the checkpoint was trained on images of {self.framing.image_size} pixels, "
+                f"data.image_size is {datamodule.image_size}: leave data.image_size out"
+            )
 
     def check_data(self, datamodule: Any, stage: str) -> None:
         """Raise a ValueError for data that the networks cannot take, or too little of it."""
@@ -395,6 +463,8 @@ class AnomalyDetector(LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check the method and take over its categories; keep own parts the checkpoint lacks."""
+        if "config" in checkpoint and self.framing is None:
+            self.framing, self._met = framing_of(yaml.safe_load(checkpoint["config"])), None
         method = checkpoint.get("method", "another program")
         if method not in [base.__name__ for base in type(self).__mro__]:
             raise ValueError(

@@ -13,9 +13,9 @@ import torch
 from lightning.pytorch.callbacks import Timer
 
 from data_modules import DataError
+from lightning_ad import load_detector
 from lightning_ad.callbacks.preemption import TRY_AGAIN
 from lightning_ad.cli import main
-from lightning_ad.detector.checkpoint import load_detector
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.experiment.phases import require_finished
 from lightning_ad.networks import FeaturePyramid

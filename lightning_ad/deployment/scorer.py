@@ -1,0 +1,47 @@
+"""A detector from its final checkpoint alone, to score photographs outside of a Trainer."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from lightning_ad.detector.checkpoint import read_checkpoint
+from lightning_ad.detector.detector import AnomalyDetector
+
+
+def load_detector(path: str | Path) -> AnomalyDetector:
+    """A detector from its ``final.ckpt``, prepared as `lightning test` prepares it, on the CPU.
+
+    It scores in the precision it was trained in, without gradients; ``detector.to("cuda")`` moves
+    it. Nothing in the file is executed.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not such a checkpoint, or its method or networks are not known here.
+    """
+    file = Path(path).expanduser()
+    checkpoint = read_checkpoint(file)
+    if "config" not in checkpoint:
+        raise ValueError(
+            f"{file} is the checkpoint of a phase; the run's final.ckpt suffices alone"
+        )
+    config = yaml.safe_load(checkpoint["config"])
+    detector = _built(config["model"], file)
+    detector.on_load_checkpoint(checkpoint)
+    detector.load_state_dict(checkpoint["state_dict"])
+    detector.precision = str(config["trainer"]["precision"])
+    detector.requires_grad_(False).eval()
+    detector.prepare_inference()
+    return detector
+
+
+def _built(model: dict[str, Any], file: Path) -> AnomalyDetector:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(AnomalyDetector, "model")
+    try:
+        return parser.instantiate(parser.parse_object({"model": model})).model
+    except Exception as error:
+        raise ValueError(
+            f"{file} holds a {model['class_path']} that cannot be built here: {error}"
+        ) from error
