@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 
 import cv2
 import pytest
@@ -66,6 +68,18 @@ def test_predict_needs_no_masks(run, tmp_path):
 def scores(table, root):
     with table.open() as file:
         return {row["path"].removeprefix(str(root)): row["score"] for row in csv.DictReader(file)}
+
+
+def test_scoring_loads_no_networks_that_the_method_does_not_have(run):
+    code = """if True:
+        import sys
+        import numpy as np
+        from lightning_ad import load_detector
+        load_detector(sys.argv[1]).predict(np.zeros((20, 30, 3), np.uint8))
+        print(*{"diffusers", "timm", "wandb", "skimage"} & set(sys.modules))
+    """
+    command = [sys.executable, "-c", code, str(run / "run/final.ckpt")]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "\n"
 
 
 def test_weights_for_a_first_phase_that_there_is_not_are_refused(run, tmp_path):

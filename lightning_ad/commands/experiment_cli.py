@@ -19,8 +19,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-import lightning_ad.methods  # noqa: F401  makes the short names known
 from data_modules import AnomalyDataModule
+from lightning_ad import methods, networks
 from lightning_ad.callbacks import Evaluation, Panels, Predictions, Throughput
 from lightning_ad.callbacks.objective import Objective
 from lightning_ad.callbacks.preemption import end_on_signals
@@ -39,6 +39,10 @@ from lightning_ad.experiment.tracking import (
     wandb_run_id,
 )
 from lightning_ad.experiment.trainers import Trainers
+
+for room in (methods, networks):
+    for name in room.__all__:
+        getattr(room, name)  # imports it, which makes its short name known
 
 SELF_SUFFICIENT = ("seed_everything", "model", "data", "evaluation")
 """Sections of the configuration that a final checkpoint carries."""

@@ -1,8 +1,24 @@
-"""The methods: one file and one import line each; the import makes the name known in YAML."""
+"""The methods: a file, an import and a line in `HOMES` each; the CLI then knows the short name.
 
-from lightning_ad.methods.d3ad import D3AD
-from lightning_ad.methods.ddad import DDAD
-from lightning_ad.methods.deco import DeCoDiff
-from lightning_ad.methods.texture import TextureDDM
+Each is imported when it is first named, as some bring large libraries with them.
+"""
 
-__all__ = ["D3AD", "DDAD", "DeCoDiff", "TextureDDM"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_ad.methods.d3ad import D3AD as D3AD
+    from lightning_ad.methods.ddad import DDAD as DDAD
+    from lightning_ad.methods.deco import DeCoDiff as DeCoDiff
+    from lightning_ad.methods.texture import TextureDDM as TextureDDM
+
+HOMES = {"D3AD": "d3ad", "DDAD": "ddad", "DeCoDiff": "deco", "TextureDDM": "texture"}
+"""The file of each method."""
+
+__all__ = list(HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)

@@ -1,17 +1,35 @@
-"""Networks the methods are built from: denoisers, feature extractors, autoencoders."""
+"""Networks the methods are built from: denoisers, feature extractors, autoencoders.
 
-from lightning_ad.networks.autoencoders import Autoencoder, KLAutoencoder, TinyAutoencoder
-from lightning_ad.networks.context_unet import ContextUNet
-from lightning_ad.networks.features import FeaturePyramid
-from lightning_ad.networks.taef2 import Taef2Autoencoder
-from lightning_ad.networks.unet import DiffusionUNet
+Each is imported when it is first named, as some bring a large library with them.
+"""
 
-__all__ = [
-    "Autoencoder",
-    "ContextUNet",
-    "DiffusionUNet",
-    "FeaturePyramid",
-    "KLAutoencoder",
-    "Taef2Autoencoder",
-    "TinyAutoencoder",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_ad.networks.autoencoders import Autoencoder as Autoencoder
+    from lightning_ad.networks.autoencoders import KLAutoencoder as KLAutoencoder
+    from lightning_ad.networks.autoencoders import TinyAutoencoder as TinyAutoencoder
+    from lightning_ad.networks.context_unet import ContextUNet as ContextUNet
+    from lightning_ad.networks.features import FeaturePyramid as FeaturePyramid
+    from lightning_ad.networks.taef2 import Taef2Autoencoder as Taef2Autoencoder
+    from lightning_ad.networks.unet import DiffusionUNet as DiffusionUNet
+
+HOMES = {
+    "Autoencoder": "autoencoders",
+    "ContextUNet": "context_unet",
+    "DiffusionUNet": "unet",
+    "FeaturePyramid": "features",
+    "KLAutoencoder": "autoencoders",
+    "Taef2Autoencoder": "taef2",
+    "TinyAutoencoder": "autoencoders",
+}
+"""The file of each network."""
+
+__all__ = list(HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
