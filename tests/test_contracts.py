@@ -91,7 +91,9 @@ def test_a_final_checkpoint_alone_scores_a_folder_of_images(
         rows = list(csv.DictReader(file))
     assert len(rows) == 3
     assert all(float(row["score"]) >= 0 and row["anomalous"] in ("0", "1") for row in rows)
-    load_detector(tmp_path / "moved.ckpt").detect(torch.zeros(1, 3, 32, 32), torch.tensor([-1]))
+    detector = load_detector(tmp_path / "moved.ckpt")
+    for row in rows:
+        assert detector.predict(row["path"]).score == pytest.approx(float(row["score"]), abs=1e-6)
 
 
 @pytest.mark.parametrize("method", EXPERIMENTS)

@@ -55,11 +55,11 @@ def pixels_of(photograph: Photograph) -> Pixels:
         values = np.asarray(photograph if deep else photograph.convert("RGB"))
     else:
         values = photograph
-    shape, kind = getattr(values, "shape", ()), getattr(values, "dtype", type(values).__name__)
+    shape = np.shape(values)
     if not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
         raise ValueError(
-            f"expected a path, a PIL image, or an array (H, W, 3) or (H, W) of uint8, not {kind} "
-            f"of shape {tuple(shape)}"
+            "expected a path, a PIL image, or an array (H, W, 3) or (H, W) of uint8, not "
+            f"{type(values).__name__} of shape {shape}"
         )
     return as_rgb(values, Path("the photograph"))
 

@@ -115,7 +115,7 @@ def test_a_tensor_of_another_size_or_range_is_refused(checkpoint, image, message
     ("photograph", "message"),
     [
         ("no file.png", "no file.png: no such file"),
-        (np.zeros((8, 8, 2), np.uint8), r"\(H, W, 3\) .* not uint8 of shape \(8, 8, 2\)"),
+        (np.zeros((8, 8, 2), np.uint8), r"\(H, W, 3\) .* not ndarray of shape \(8, 8, 2\)"),
         (np.zeros((8, 8, 3), np.float32), "its pixels are float32"),
         (Image.new("F", (8, 8)), "its pixels are float32"),
         (None, "not NoneType"),
