@@ -86,6 +86,7 @@ def test_a_final_checkpoint_alone_scores_a_folder_of_images(
     for i in range(3):
         write(tmp_path / f"photos/line {i}/{i}.jpg", texture(i, 30, 40))
     options = ["--data=Folder", f"--data.root={tmp_path / 'photos'}", f"--run_dir={tmp_path}"]
+    options.append("--data.eval_batch_size=1")  # as `predict` in Python: batches round differently
     main(["predict", f"--ckpt_path={tmp_path / 'moved.ckpt'}", *options, *QUIET])
     with (tmp_path / "predictions/predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
