@@ -99,8 +99,9 @@ def test_a_final_checkpoint_alone_scores_a_folder_of_images(
 
 @pytest.mark.parametrize("method", EXPERIMENTS)
 def test_an_images_neighbours_do_not_matter(finished, method):
-    detector = load_detector(finished[0] / method / "final.ckpt").eval()
-    image = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    detector = load_detector(finished[0] / method / "final.ckpt")
+    side = detector.framing.image_size
+    image = torch.rand(5, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
     image *= torch.tensor([1, 0.1, 0.7, 1, 0.4]).view(-1, 1, 1, 1)  # D3AD gives each its level
     category, order = torch.tensor([0, 0, -1, -1, 0]), torch.tensor([3, 1, 4, 0, 2])
     with torch.no_grad():
