@@ -5,13 +5,13 @@
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_ad.networks import ContextUNet, DiffusionUNet
 from lightning_ad.networks.authors_weights import Method, convert, denoiser_for
@@ -24,7 +24,7 @@ def recorded(case: str) -> Arrays:
     """What one case was given, and what the authors' code made of it."""
     with np.load(GOLDEN / f"{case}.npz") as file:
         made = {name: torch.from_numpy(values) for name, values in file.items()}
-    return INPUTS[case]() | made
+    return INPUTS.get(case, dict)() | made
 
 
 def every_fourth(pixels: Tensor) -> Tensor:
@@ -45,6 +45,22 @@ def authors_denoiser(method: Method) -> DiffusionUNet | ContextUNet:
     denoiser = denoiser_for(method, state)
     denoiser.load_state_dict(convert(method, state, denoiser))
     return denoiser.eval().requires_grad_(False)
+
+
+def fill_baseline(module: nn.Module, names: Mapping[str, str] | None = None) -> None:
+    """Give a baseline's network the recording's weights; ``names`` are the authors' of its own."""
+    state = module.state_dict()
+    for name, value in state.items():
+        if value.is_floating_point():
+            state[name] = _baseline_weight((names or {}).get(name, name), list(value.shape))
+    module.load_state_dict(state)
+
+
+def _baseline_weight(name: str, shape: list[int]) -> Tensor:
+    r = _normal(zlib.crc32(name.encode()) & 0x7FFFFFFF, *shape)
+    if len(shape) > 1:
+        return r * (2 / r[0].numel()) ** 0.5
+    return 1 + 0.1 * r if name.endswith(("weight", "running_var")) else 0.1 * r
 
 
 def _weight(name: str, shape: list[int]) -> Tensor:
@@ -153,4 +169,4 @@ INPUTS: dict[str, Callable[[], Arrays]] = {
     "deco_correction": _deco_unet,
     "deco_maps": _deco_maps,
 }
-"""How the input of each case is made."""
+"""How the input of each case is made; those of the baselines are recorded."""

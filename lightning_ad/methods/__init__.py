@@ -10,9 +10,18 @@ if TYPE_CHECKING:
     from lightning_ad.methods.d3ad import D3AD as D3AD
     from lightning_ad.methods.ddad import DDAD as DDAD
     from lightning_ad.methods.deco import DeCoDiff as DeCoDiff
+    from lightning_ad.methods.draem import DRAEM as DRAEM
+    from lightning_ad.methods.simplenet import SimpleNet as SimpleNet
     from lightning_ad.methods.texture import TextureDDM as TextureDDM
 
-HOMES = {"D3AD": "d3ad", "DDAD": "ddad", "DeCoDiff": "deco", "TextureDDM": "texture"}
+HOMES = {
+    "D3AD": "d3ad",
+    "DDAD": "ddad",
+    "DRAEM": "draem",
+    "DeCoDiff": "deco",
+    "SimpleNet": "simplenet",
+    "TextureDDM": "texture",
+}
 """The file of each method."""
 
 __all__ = list(HOMES)

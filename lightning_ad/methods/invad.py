@@ -1,0 +1,138 @@
+"""InvAD: features of an image, inverted to noise; what does not arrive there is anomalous.
+
+Sakai et al., CVPR 2026, arXiv 2504.05662. A diffusion transformer learns the features of normal
+images. At test time nothing is noised and nothing reconstructed: the sampler is walked backwards
+from the clean features in three steps (see `lightning_ad.maths.inversion`). Features that the model
+knows arrive at what looks like standard normal noise, the others at something longer.
+
+What differs from the authors' code: both image scores are brought to one scale by held-out normal
+images instead of by the test set; `experiments/published/` has the authors' protocol.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.per_category import require_at_least
+from lightning_ad.maths import diffusion
+from lightning_ad.maths.inversion import ddim_invert, inversion_times, negative_log_likelihood
+
+OptimizerFactory = Callable[[Iterable], Optimizer]
+
+IMAGE_SCORES = ("spread", "surprise")
+"""How far a map reaches from its smallest to its largest value; how unlikely the noise is."""
+
+
+class InvAD(AnomalyDetector):
+    """Inversion of features by a diffusion model of normal ones.
+
+    Args:
+        denoiser: network eps(xt, t) on the features, see `lightning_ad.networks.FeatureDiT`.
+        features: frozen pyramid, see `lightning_ad.networks.FeaturePyramid`; its layers are resized
+            to the denoiser's ``side`` and put side by side.
+        steps: network calls of the inversion.
+        optimizer: of the denoiser.
+        warmup: share of the training in which the learning rate rises from a fiftieth; after it,
+            the rate falls along a cosine.
+        false_alarm_rate: see `AnomalyDetector`.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        features: nn.Module,
+        steps: int = 3,
+        optimizer: OptimizerFactory = lambda p: AdamW(p, lr=5e-5),
+        warmup: float = 40 / 300,
+        false_alarm_rate: float = 0.01,
+    ) -> None:
+        super().__init__(false_alarm_rate)
+        require_at_least(2, steps=steps)
+        require_at_least(0, warmup=warmup)
+        self.denoiser, self.features = denoiser, features
+        self.optimizer, self.warmup = optimizer, warmup
+        schedule = diffusion.linear_schedule(1000, 1e-4, 0.02)
+        self.register_buffer("alpha_bar", schedule.float(), persistent=False)
+        self.alpha_bar: Tensor
+        self.times = inversion_times(len(schedule), steps)
+
+    # Training.
+
+    def trained(self) -> list[nn.Module]:
+        """The denoiser."""
+        return [self.denoiser]
+
+    def configure_optimizers(self) -> Any:
+        """Warm-up, then a cosine to nothing."""
+        optimizer = self.optimizer(self.denoiser.parameters())
+
+        def share(step: int) -> float:
+            done = step / max(1, self.trainer.estimated_stepping_batches)
+            if done < self.warmup:
+                return 1 / 50 + (1 - 1 / 50) * done / self.warmup
+            left = (done - self.warmup) / max(1e-9, 1 - self.warmup)
+            return 0.5 * (1 + torch.cos(torch.tensor(torch.pi * min(left, 1.0))).item())
+
+        schedule = {"scheduler": LambdaLR(optimizer, share), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def loss(self, image: Tensor, category: Tensor) -> Tensor:
+        """Loss on images (B, 3, H, W) at random times."""
+        features = self.described(image)
+        t = torch.randint(len(self.alpha_bar), (len(image),), device=image.device)
+        return self.denoise_loss(features, t, torch.randn_like(features))
+
+    def denoise_loss(self, features: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Mean squared error of the noise predicted in features (B, C, h, w) at times t (B,)."""
+        xt = diffusion.add_noise(features, noise, self.alpha_bar, t)
+        return F.mse_loss(self.denoiser(xt, t), noise)
+
+    # Detection.
+
+    @torch.no_grad()
+    def described(self, image: Tensor) -> Tensor:
+        """All layers' features (B, C, side, side) of images (B, 3, H, W)."""
+        size = (self.denoiser.side, self.denoiser.side)
+        layers = [
+            F.interpolate(layer.float(), size, mode="bilinear", align_corners=False)
+            for layer in self.features(image)
+        ]
+        return torch.cat(layers, 1)
+
+    def compare(self, image: Tensor, category: Tensor) -> tuple[None, dict[str, Tensor]]:
+        """How long the inverted features are, cell by cell; both image scores as even maps."""
+        network = self.in_precision(self.denoiser)
+        z = ddim_invert(network, self.described(image), self.alpha_bar, self.times).float()
+        length = z.norm(dim=1, keepdim=True)
+        smallest, largest = length.flatten(1).aminmax(dim=1)
+        size = (image.shape[-2], image.shape[-1])
+        parts = {"length": F.interpolate(length, size, mode="bilinear", align_corners=False)}
+        for name, value in zip(
+            IMAGE_SCORES, (largest - smallest, negative_log_likelihood(z)), strict=True
+        ):
+            parts[name] = value[:, None, None, None].expand(-1, 1, *size)
+        return None, parts
+
+    def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
+        """The lengths."""
+        return parts["length"]
+
+    def score(self, anomaly_map: Tensor, parts: dict[str, Tensor]) -> Tensor:
+        """Both image scores, each from 0 to 1 over held-out normal images, added up."""
+        total = torch.zeros(len(anomaly_map), device=anomaly_map.device)
+        for name in IMAGE_SCORES:
+            low, high = self.calibration[f"{name}_range"].to(total.device)
+            total += (parts[name][:, 0, 0, 0] - low) / (high - low).clamp(min=1e-12)
+        return total
+
+    def calibrate(self, extremes: dict[str, Tensor]) -> None:
+        """The range of both image scores over all held-out normal images."""
+        for name in IMAGE_SCORES:
+            values = extremes[f"{name}_max"]
+            self.calibration[f"{name}_range"] = torch.stack([values.min(), values.max()])
