@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lightning_ad.methods.ddad import DDAD as DDAD
     from lightning_ad.methods.deco import DeCoDiff as DeCoDiff
     from lightning_ad.methods.draem import DRAEM as DRAEM
+    from lightning_ad.methods.invad import InvAD as InvAD
     from lightning_ad.methods.simplenet import SimpleNet as SimpleNet
     from lightning_ad.methods.texture import TextureDDM as TextureDDM
 
@@ -19,6 +20,7 @@ HOMES = {
     "DDAD": "ddad",
     "DRAEM": "draem",
     "DeCoDiff": "deco",
+    "InvAD": "invad",
     "SimpleNet": "simplenet",
     "TextureDDM": "texture",
 }

@@ -9,6 +9,7 @@ What differs from the authors' code: both image scores are brought to one scale 
 images instead of by the test set; `experiments/published/` has the authors' protocol.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -33,9 +34,10 @@ class InvAD(AnomalyDetector):
     """Inversion of features by a diffusion model of normal ones.
 
     Args:
-        denoiser: network eps(xt, t) on the features, see `lightning_ad.networks.FeatureDiT`.
+        denoiser: network eps(xt, t) on maps of its ``side``, see
+            `lightning_ad.networks.FeatureDiT`.
         features: frozen pyramid, see `lightning_ad.networks.FeaturePyramid`; its layers are resized
-            to the denoiser's ``side`` and put side by side.
+            to that side and concatenated.
         steps: network calls of the inversion.
         optimizer: of the denoiser.
         warmup: share of the training in which the learning rate rises from a fiftieth; after it,
@@ -56,6 +58,7 @@ class InvAD(AnomalyDetector):
         require_at_least(2, steps=steps)
         require_at_least(0, warmup=warmup)
         self.denoiser, self.features = denoiser, features
+        self.side: int = denoiser.side  # type: ignore[assignment]  # a module's attributes are any
         self.optimizer, self.warmup = optimizer, warmup
         schedule = diffusion.linear_schedule(1000, 1e-4, 0.02)
         self.register_buffer("alpha_bar", schedule.float(), persistent=False)
@@ -77,7 +80,7 @@ class InvAD(AnomalyDetector):
             if done < self.warmup:
                 return 1 / 50 + (1 - 1 / 50) * done / self.warmup
             left = (done - self.warmup) / max(1e-9, 1 - self.warmup)
-            return 0.5 * (1 + torch.cos(torch.tensor(torch.pi * min(left, 1.0))).item())
+            return 0.5 * (1 + math.cos(math.pi * min(left, 1.0)))
 
         schedule = {"scheduler": LambdaLR(optimizer, share), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
@@ -98,7 +101,7 @@ class InvAD(AnomalyDetector):
     @torch.no_grad()
     def described(self, image: Tensor) -> Tensor:
         """All layers' features (B, C, side, side) of images (B, 3, H, W)."""
-        size = (self.denoiser.side, self.denoiser.side)
+        size = (self.side, self.side)
         layers = [
             F.interpolate(layer.float(), size, mode="bilinear", align_corners=False)
             for layer in self.features(image)

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from lightning_ad.networks.autoencoders import KLAutoencoder as KLAutoencoder
     from lightning_ad.networks.autoencoders import TinyAutoencoder as TinyAutoencoder
     from lightning_ad.networks.context_unet import ContextUNet as ContextUNet
+    from lightning_ad.networks.draem import ReconstructiveNetwork as ReconstructiveNetwork
+    from lightning_ad.networks.draem import SegmentationNetwork as SegmentationNetwork
+    from lightning_ad.networks.feature_dit import FeatureDiT as FeatureDiT
     from lightning_ad.networks.features import FeaturePyramid as FeaturePyramid
     from lightning_ad.networks.taef2 import Taef2Autoencoder as Taef2Autoencoder
     from lightning_ad.networks.unet import DiffusionUNet as DiffusionUNet
@@ -19,8 +22,11 @@ HOMES = {
     "Autoencoder": "autoencoders",
     "ContextUNet": "context_unet",
     "DiffusionUNet": "unet",
+    "FeatureDiT": "feature_dit",
     "FeaturePyramid": "features",
     "KLAutoencoder": "autoencoders",
+    "ReconstructiveNetwork": "draem",
+    "SegmentationNetwork": "draem",
     "Taef2Autoencoder": "taef2",
     "TinyAutoencoder": "autoencoders",
 }

@@ -9,12 +9,14 @@ where the authors train on all of them.
 from lightning_ad.published.d3ad import D3ADAsPublished
 from lightning_ad.published.ddad import DDADAsPublished
 from lightning_ad.published.deco import DeCoDiffAsPublished
+from lightning_ad.published.invad import InvADAsPublished
 from lightning_ad.published.pro import PublishedPRO, pro_200_thresholds
 
 __all__ = [
     "D3ADAsPublished",
     "DDADAsPublished",
     "DeCoDiffAsPublished",
+    "InvADAsPublished",
     "PublishedPRO",
     "pro_200_thresholds",
 ]

@@ -9,6 +9,7 @@ from lightning_ad.maths import diffusion
 from lightning_ad.maths.nearest import distance_to_nearest
 from lightning_ad.methods.d3ad import D3AD, PARTS
 from lightning_ad.published.drifting import DriftingExtractor
+from lightning_ad.published.looking import maps_of_test
 
 
 class D3ADAsPublished(DriftingExtractor, D3AD):
@@ -38,11 +39,7 @@ class D3ADAsPublished(DriftingExtractor, D3AD):
         super().on_test_start()
         low = torch.full((len(PARTS), len(self.categories)), math.inf, device=self.device)
         high = -low
-        for batch in self.trainer.test_dataloaders:  # type: ignore[union-attr]
-            batch = self.trainer.strategy.batch_to_device(batch)
-            category = self.category_of(batch)
-            with self.trainer.precision_plugin.test_step_context():
-                _, parts = self.compare(batch["image"], category)
+        for category, parts in maps_of_test(self):
             for i, name in enumerate(PARTS):
                 smallest, largest = parts[name].flatten(1).aminmax(dim=1)
                 low[i].scatter_reduce_(0, category, smallest, "amin")

@@ -1,0 +1,129 @@
+"""InvAD against recorded numbers of its authors' code."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lightning_ad.maths import diffusion
+from lightning_ad.maths.inversion import ddim_invert, inversion_times, negative_log_likelihood
+from lightning_ad.methods import InvAD
+from lightning_ad.networks import FeatureDiT
+from tests.methods.tiny import images, tiny_pyramid
+from tests.recordings import every_fourth, fill_baseline, recorded
+
+ALPHA_BAR = diffusion.linear_schedule(1000, 1e-4, 0.02).float()
+
+
+class StandIn(nn.Module):
+    """The recording's denoiser."""
+
+    side = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w1 = nn.Parameter(torch.empty(24, 12, 3, 3))
+        self.w2 = nn.Parameter(torch.empty(12, 24, 3, 3))
+        fill_baseline(self)
+
+    def forward(self, x, t):
+        hidden = F.relu(F.conv2d(x, self.w1, padding=1))
+        return F.conv2d(hidden, self.w2, padding=1) * (0.5 + t.view(-1, 1, 1, 1) / 2000)
+
+
+class AsTheyAre(nn.Module):
+    """A pyramid whose only layer is its input."""
+
+    def forward(self, features):
+        return [features]
+
+
+@pytest.fixture
+def case():
+    return recorded("inversion")
+
+
+@pytest.mark.parametrize("steps", [3, 5, 10])
+def test_network_is_called_at_the_authors_times(case, steps):
+    assert inversion_times(1000, steps) == case[f"timesteps_{steps}"].tolist()
+
+
+@torch.no_grad()
+def test_inverted_features_are_the_authors(case):
+    z = ddim_invert(StandIn(), case["features"], ALPHA_BAR, inversion_times(1000, 3))
+    torch.testing.assert_close(z, case["latent_3"], rtol=1e-4, atol=1e-4)
+    z = ddim_invert(StandIn(), case["features"], ALPHA_BAR, inversion_times(1000, 10))
+    torch.testing.assert_close(z.norm(dim=1), case["norm_10"], rtol=1e-4, atol=1e-4)
+    first = ddim_invert(StandIn(), case["features"], ALPHA_BAR[[0, 500]], [0])
+    assert not torch.allclose(first, z)
+
+
+@torch.no_grad()
+def test_map_and_image_scores_are_the_authors(case):
+    detector = InvAD(StandIn(), AsTheyAre()).eval()
+    z = ddim_invert(StandIn(), case["features"], ALPHA_BAR, detector.times)
+    torch.testing.assert_close(negative_log_likelihood(z), case["nll_3"], rtol=1e-4, atol=0)
+    larger = F.interpolate(case["features"], (64, 64), mode="nearest")
+    detector.described = lambda image: case["features"]
+    _, parts = detector.compare(larger, torch.zeros(2, dtype=torch.long))
+    torch.testing.assert_close(
+        every_fourth(parts["length"])[:, 0], case["anomaly_map_3"], rtol=1e-4, atol=1e-4
+    )
+    torch.testing.assert_close(parts["spread"][:, 0, 5, 7], case["spread_3"], rtol=1e-4, atol=0)
+    torch.testing.assert_close(parts["surprise"][:, 0, 0, 0], case["nll_3"], rtol=1e-4, atol=0)
+
+
+@torch.no_grad()
+def test_training_pair_and_loss_are_the_authors(case):
+    detector = InvAD(StandIn(), AsTheyAre())
+    losses = [
+        detector.denoise_loss(case["features"][i : i + 1], case["train_t"][i : i + 1], noise)
+        for i, noise in enumerate(case["train_noise"].split(1))
+    ]
+    torch.testing.assert_close(torch.stack(losses), case["train_loss"], rtol=1e-4, atol=0)
+
+
+def test_image_scores_are_scaled_by_the_held_out_normals():
+    detector = InvAD(StandIn(), AsTheyAre()).eval()
+    detector.calibrate(
+        {"spread_max": torch.tensor([1.0, 3.0]), "surprise_max": torch.tensor([-50.0, -10.0])}
+    )
+    spread, surprise = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([-50.0, -20.0, 30.0])
+    parts = {
+        name: value[:, None, None, None].expand(-1, 1, 4, 4)
+        for name, value in (("spread", spread), ("surprise", surprise))
+    }
+    scores = detector.score(torch.zeros(3, 1, 4, 4), parts)
+    torch.testing.assert_close(scores, torch.tensor([0.0, 0.5 + 0.75, 2.0 + 2.0]))
+
+
+def test_layers_are_resized_and_side_by_side():
+    detector = InvAD(FeatureDiT(14, side=4, width=8, depth=1, heads=2), tiny_pyramid())
+    first, second = tiny_pyramid()(images(2))
+    described = detector.described(images(2))
+    assert described.shape == (2, 14, 4, 4)
+    torch.testing.assert_close(described[:, 6:], second)
+    torch.testing.assert_close(described[:, :6], F.avg_pool2d(first, 2))  # half as large
+
+
+def test_a_transformer_starts_at_no_noise_and_has_the_papers_size():
+    small = FeatureDiT(14, side=4, width=8, depth=2, heads=2)
+    assert not small(torch.randn(2, 14, 4, 4), torch.tensor([0, 999])).any()
+    with torch.device("meta"):
+        whole = FeatureDiT()
+    size = sum(p.numel() for p in whole.parameters())
+    assert size == pytest.approx(1224e6, rel=0.002)
+
+
+def test_tokens_see_each_other_the_time_and_their_places():
+    torch.manual_seed(0)
+    network = FeatureDiT(3, side=4, width=8, depth=1, heads=2)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(1, 3, 4, 4)
+    out = network(x, torch.tensor([5]))
+    assert not torch.allclose(out, network(x, torch.tensor([6])))
+    changed = x.clone()
+    changed[..., 0, 0] += 1
+    assert not torch.allclose(out[..., 3, 3], network(changed, torch.tensor([5]))[..., 3, 3])
+    assert not torch.allclose(out.flip(3), network(x.flip(3), torch.tensor([5])), atol=1e-3)
