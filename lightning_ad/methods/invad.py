@@ -106,7 +106,14 @@ class InvAD(AnomalyDetector):
             F.interpolate(layer.float(), size, mode="bilinear", align_corners=False)
             for layer in self.features(image)
         ]
-        return torch.cat(layers, 1)
+        described = torch.cat(layers, 1)
+        taken, made = getattr(self.denoiser, "channels", None), described.shape[1]
+        if taken not in (None, made):
+            raise ValueError(
+                f"the layers of model.features have {made} channels together, model.denoiser takes "
+                f"{taken}: set its option `channels` to {made}"
+            )
+        return described
 
     def compare(self, image: Tensor, category: Tensor) -> tuple[None, dict[str, Tensor]]:
         """How long the inverted features are, cell by cell; both image scores as even maps."""

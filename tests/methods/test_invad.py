@@ -106,6 +106,12 @@ def test_layers_are_resized_and_side_by_side():
     torch.testing.assert_close(described[:, :6], F.avg_pool2d(first, 2))  # half as large
 
 
+def test_other_channels_than_the_features_are_named():
+    detector = InvAD(FeatureDiT(13, side=4, width=8, depth=1, heads=2), tiny_pyramid())
+    with pytest.raises(ValueError, match="have 14 channels together, model.denoiser takes 13"):
+        detector.described(images(1))
+
+
 def test_a_transformer_starts_at_no_noise_and_has_the_papers_size():
     small = FeatureDiT(14, side=4, width=8, depth=2, heads=2)
     assert not small(torch.randn(2, 14, 4, 4), torch.tensor([0, 999])).any()
