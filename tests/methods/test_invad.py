@@ -108,7 +108,7 @@ def test_layers_are_resized_and_side_by_side():
 
 def test_other_channels_than_the_features_are_named():
     detector = InvAD(FeatureDiT(13, side=4, width=8, depth=1, heads=2), tiny_pyramid())
-    with pytest.raises(ValueError, match="have 14 channels together, model.denoiser takes 13"):
+    with pytest.raises(ValueError, match=r"have 14 channels together, model\.denoiser takes 13"):
         detector.described(images(1))
 
 
