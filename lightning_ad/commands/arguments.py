@@ -12,8 +12,10 @@ from typing import Any
 import yaml
 
 from lightning_ad.detector.checkpoint import read_checkpoint
+from lightning_ad.detector.trust import trusted_config
 
 CONFIG = ("-c", "--config")
+TRUST = "--trust"
 OF_A_PHASE = (
     "{} holds the weights of a phase, without calibration and configuration: give the "
     "final.ckpt that 'lightning fit' ends with"
@@ -43,7 +45,11 @@ def with_files_read(arguments: list[str], folder: Path) -> list[str]:
 
 
 def with_own_config(arguments: list[str], folder: Path) -> tuple[list[str], dict[str, Any] | None]:
-    """Let a checkpoint that is named without a configuration bring its own; also its content."""
+    """Let a checkpoint that is named without a configuration bring its own; also its content.
+
+    Packages named by ``--trust`` may be part of it, see `lightning_ad.detector.trust`.
+    """
+    arguments, trust = _without_trust(arguments)
     paths = values_of(arguments, "--ckpt_path")
     named = any(re.match(r"(-c|--config|--model)(=|$)", argument) for argument in arguments)
     if arguments[:1] not in (["validate"], ["test"], ["predict"]) or named or not paths:
@@ -52,12 +58,24 @@ def with_own_config(arguments: list[str], folder: Path) -> tuple[list[str], dict
     checkpoint = read_checkpoint(path)
     if "config" not in checkpoint:
         raise SystemExit(OF_A_PHASE.format(path))
-    settings = yaml.safe_load(checkpoint["config"])
-    settings.setdefault("trainer", {})["logger"] = False  # a look at a run is no run
+    settings = trusted_config(checkpoint["config"], path, trust)
+    settings["data"].get("init_args", {}).pop("cache_dir", None)  # another's folder to write to
+    settings["trainer"]["logger"] = False  # a look at a run is no run
     _forget_other_data(settings, values_of(arguments, "--data"))
     config = _write(settings, folder / "checkpoint.yaml")
     run_dir = path.resolve().parent
     return [arguments[0], f"--config={config}", f"--run_dir={run_dir}", *arguments[1:]], checkpoint
+
+
+def _without_trust(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments without ``--trust``, where there may be one, and the packages it names."""
+    if arguments[:1] not in (["validate"], ["test"], ["predict"]):
+        return arguments, []
+    packages = values_of(arguments, TRUST)
+    apart = [i for i, argument in enumerate(arguments) if argument == TRUST]
+    gone = {*apart, *(i + 1 for i in apart)}
+    rest = [argument for i, argument in enumerate(arguments) if i not in gone]
+    return [argument for argument in rest if not argument.startswith(f"{TRUST}=")], packages
 
 
 def _settings_in(file: Path) -> dict[str, Any]:

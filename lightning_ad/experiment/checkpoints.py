@@ -27,7 +27,7 @@ def save_weights(
 def readable(checkpoint: Path) -> Path:
     """The last epoch's checkpoint, if it can be read."""
     try:
-        torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
+        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         raise ValueError(
             f"{checkpoint} cannot be read ({error}): remove it to start its phase again"

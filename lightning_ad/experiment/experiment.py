@@ -86,8 +86,8 @@ class Experiment:
         trainer = self.trainers(phase)
         announce_processes(trainer, self.data)
         resume = str(readable(last)) if last.exists() else None
-        # Optimizer and callback states are more than weights; the file is this run's own.
-        trainer.fit(self.detector, datamodule=self.data, ckpt_path=resume, weights_only=False)
+        # Tensors, numbers and names suffice for optimizers and callbacks; no file runs anything.
+        trainer.fit(self.detector, datamodule=self.data, ckpt_path=resume, weights_only=True)
         require_finished(trainer, self.detector, title)
         save_weights(trainer, self.detector, finished)
         # Buffers, such as running means, are a process's own until all take the saved ones.

@@ -79,7 +79,7 @@ OPTIMIZER = "model__init_args__optimizer"
                 "class_path": "torch.optim.lr_scheduler.LambdaLR",
                 "init_args": {"lr_lambda": "os._exit"},
             },
-            "os._exit",
+            "LambdaLR",
         ),
         (
             OPTIMIZER,
