@@ -1,20 +1,26 @@
 """A detector from its final checkpoint alone, to score photographs outside of a Trainer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from lightning_ad.detector.checkpoint import read_checkpoint
 from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.trust import trusted_config
 
 
-def load_detector(path: str | Path) -> AnomalyDetector:
+def load_detector(path: str | Path, trust: Sequence[str] = ()) -> AnomalyDetector:
     """A detector from its ``final.ckpt``, prepared as `lightning test` prepares it, on the CPU.
 
     It scores in the precision it was trained in, without gradients; ``detector.to("cuda")`` moves
     it. Nothing in the file is executed.
+
+    Args:
+        path: the checkpoint.
+        trust: packages besides lightning_ad whose classes it may name, see
+            `lightning_ad.detector.trust`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -26,7 +32,7 @@ def load_detector(path: str | Path) -> AnomalyDetector:
         raise ValueError(
             f"{file} is the checkpoint of a phase; the run's final.ckpt suffices alone"
         )
-    config = yaml.safe_load(checkpoint["config"])
+    config = trusted_config(checkpoint["config"], file, trust)
     detector = _built(config["model"], file)
     detector.on_load_checkpoint(checkpoint)
     detector.load_state_dict(checkpoint["state_dict"])

@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 
+from lightning_ad import load_detector
 from lightning_ad.cli import main
-from lightning_ad.detector.checkpoint import load_detector
 from lightning_ad.detector.trust import UntrustedError
 from lightning_ad.experiment.checkpoints import readable
 
@@ -82,6 +82,9 @@ def test_loggers_and_folders_of_a_checkpoint_are_not_used(checkpoint, tmp_path):
 
 def test_a_package_is_let_through_where_it_is_named(checkpoint):
     path = checkpoint(of_ddad(denoiser=calling("torch.nn.Linear", in_features=1)))
+    with pytest.raises(ValueError) as refused:
+        load_detector(path, trust=["torch.nn"])
+    assert not isinstance(refused.value, UntrustedError)
     for trust in (["--trust", "torch.nn"], ["--trust=torch.nn"]):
         with pytest.raises((SystemExit, ValueError)) as refused:  # a DDAD needs more than that
             main(["predict", f"--ckpt_path={path}", *trust])
