@@ -7,10 +7,11 @@ Describable Textures Dataset that the authors take, or those that ship inside sc
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from data_modules.defects import photograph
 from data_modules.perlin import perlin_noise
@@ -67,8 +68,8 @@ class TexturedDefects:
             return Pasted(normal, normal, np.zeros((height, width), np.uint8))
         shape = _shape(height, width, generator)
         texture = self._texture(category, generator)
-        texture = cv2.resize(texture, (width, height), interpolation=cv2.INTER_AREA)
-        texture = self._altered(texture, generator)
+        small = cv2.resize(texture, (width, height), interpolation=cv2.INTER_AREA)
+        texture = self._altered(small.astype(np.uint8), generator)
         opacity = 1 - generator.uniform(0, 0.8)
         weight = (opacity * shape)[..., None]
         mixed = (1 - weight) * normal + weight * texture
@@ -79,7 +80,7 @@ class TexturedDefects:
             return read_image(self.files[generator.integers(len(self.files))])
         names = [name for name in SHIPPED if name != category]
         pixels = photograph(names[generator.integers(len(names))])
-        return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+        return pixels if pixels.ndim == 3 else np.stack([pixels] * 3, axis=-1)
 
     def _altered(self, texture: Pixels, generator: np.random.Generator) -> Pixels:
         self._alterations.set_random_seed(int(generator.integers(2**31)))
@@ -116,7 +117,7 @@ def _shape(height: int, width: int, generator: np.random.Generator) -> Pixels:
     return (turned > THRESHOLD).astype(np.uint8)
 
 
-def _turned(pixels: Pixels, degrees: float) -> Pixels:
+def _turned(pixels: NDArray[Any], degrees: float) -> NDArray[Any]:
     """Pixels (H, W) or (H, W, 3) turned about their centre; what comes into sight is 0."""
     height, width = pixels.shape[:2]
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)

@@ -160,7 +160,7 @@ def _hints(found: Any) -> dict[str, Any]:
     hints: dict[str, Any] = {}
     for base in inspect.getmro(found) if inspect.isclass(found) else ():
         try:
-            own = get_type_hints(base.__init__)
+            own = get_type_hints(base.__init__)  # type: ignore[misc]
         except (NameError, TypeError, AttributeError):
             own = {}
         hints = {**own, **hints}

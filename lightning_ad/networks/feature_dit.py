@@ -6,6 +6,8 @@ code, so that weights trained with it load.
 """
 
 import math
+from functools import partial
+from typing import Any
 
 import torch
 from timm.layers import Mlp
@@ -62,7 +64,8 @@ class _Block(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = _norm(width), _norm(width)
         self.attn = Attention(width, num_heads=heads, qkv_bias=True)
-        self.mlp = Mlp(width, 4 * width, act_layer=lambda: nn.GELU(approximate="tanh"))
+        gelu: Any = partial(nn.GELU, approximate="tanh")
+        self.mlp = Mlp(width, 4 * width, act_layer=gelu)
         self.adaLN_modulation = _modulation(width, 6)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
