@@ -3,11 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test test-fast lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## List the commands
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(INSTALLED)  ## Install the locked versions and this project into .venv
 
@@ -21,8 +21,13 @@ $(INSTALLED): requirements.lock pyproject.toml
 demo: $(INSTALLED)  ## Train, calibrate and test DDAD on photographs of textures (CPU, minutes)
 	$(BIN)/lightning fit --config experiments/demo.yaml $(ARGS)
 
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+
 test: lint  ## Lint, check types and run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
+	$(PYTEST) $(ARGS)
+
+test-fast: $(INSTALLED)  ## Run the tests that need no whole run
+	$(PYTEST) -m "not whole" $(ARGS)
 
 lint: $(INSTALLED)  ## Check style and types
 	$(BIN)/ruff check .

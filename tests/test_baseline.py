@@ -17,6 +17,8 @@ from tests.baseline import FromMeanImage
 from tests.fakes import write_visa_raw
 from tests.shrunk import SMALL
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

@@ -15,6 +15,8 @@ from lightning_ad.cli import main
 from tests.fakes import write_mtd, write_visa_raw
 from tests.shrunk import REPOSITORY, fit_ddad
 
+pytestmark = pytest.mark.whole
+
 SCRIPTS = sorted((REPOSITORY / "experiments/cluster").glob("*.sh"))
 PROGRAMS = Path(sys.executable).parent
 

@@ -17,6 +17,8 @@ from tests.checkpoints import assert_same_weights, stopped_in_second_epoch
 from tests.fakes import texture, write, write_mtd, write_mvtec
 from tests.shrunk import EXPERIMENTS, FEATURES, QUIET, fit_method
 
+pytestmark = pytest.mark.whole
+
 PHASES = [(method, "denoise") for method in EXPERIMENTS] + [("DDAD", "adapt"), ("D3AD", "adapt")]
 TWO_EPOCHS = "--trainer.max_epochs=2"
 

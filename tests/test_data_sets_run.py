@@ -8,6 +8,8 @@ from lightning_ad.cli import main
 from tests.fakes import TREES, write_mvtec
 from tests.shrunk import QUIET, fit_ddad
 
+pytestmark = pytest.mark.whole
+
 
 def metrics(run):
     return json.loads((run / "metrics.json").read_text())

@@ -25,6 +25,7 @@ def test_extractors_of_the_papers_have_torchvisions_weights(file: Path):
         assert published.hf_hub_id.endswith(".tv_in1k")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "file", [*EXPERIMENTS, *PUBLISHED], ids=lambda f: f"{f.parent.name}-{f.stem}"
 )

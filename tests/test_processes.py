@@ -13,6 +13,8 @@ from lightning_ad.cli import main
 from tests.fakes import write_mtd
 from tests.shrunk import EXPERIMENTS, QUIET, REPOSITORY, fit_ddad, fit_method
 
+pytestmark = pytest.mark.whole
+
 TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 

@@ -7,6 +7,8 @@ import pytest
 from lightning_ad.callbacks import Evaluation, Panels, Predictions, Throughput
 from tests.callbacks.example import Data, Detector, trainer
 
+pytestmark = pytest.mark.whole
+
 TWO = {"devices": 2, "strategy": "ddp_spawn"}
 
 

@@ -28,6 +28,7 @@ def finished(tmp_path_factory):
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 
 
+@pytest.mark.whole
 def test_the_checkpoint_alone_repeats_the_test(finished, tmp_path):
     shutil.copy(finished / "run/final.ckpt", tmp_path / "moved.ckpt")
     main(["test", f"--ckpt_path={tmp_path / 'moved.ckpt'}", *QUIET])
@@ -39,6 +40,7 @@ def test_the_checkpoint_alone_repeats_the_test(finished, tmp_path):
     }
 
 
+@pytest.mark.whole
 def test_the_checkpoint_alone_scores_a_folder_of_images(finished, tmp_path):
     (tmp_path / "new/line 1").mkdir(parents=True)
     for i in range(3):
@@ -50,6 +52,7 @@ def test_the_checkpoint_alone_scores_a_folder_of_images(finished, tmp_path):
     assert len(lines) == 4 and all(float(line.split(",")[1]) > 0 for line in lines[1:])
 
 
+@pytest.mark.whole
 def test_another_data_set_is_not_looked_for_where_the_checkpoints_lay(finished, tmp_path):
     checkpoint = f"--ckpt_path={finished / 'run/final.ckpt'}"
     with pytest.raises(ValueError, match=r"needs data\.root"):
@@ -60,6 +63,7 @@ def test_another_data_set_is_not_looked_for_where_the_checkpoints_lay(finished, 
         )
 
 
+@pytest.mark.whole
 def test_a_setting_of_the_checkpoints_model_can_be_changed(finished, tmp_path):
     shutil.copy(finished / "run/final.ckpt", tmp_path / "final.ckpt")
     main(["test", f"--ckpt_path={tmp_path / 'final.ckpt'}", "--model.guidance=9", *QUIET])
@@ -67,6 +71,7 @@ def test_a_setting_of_the_checkpoints_model_can_be_changed(finished, tmp_path):
     assert before != after
 
 
+@pytest.mark.whole
 def test_results_of_other_settings_leave_those_of_the_run_alone(finished, capsys):
     run = finished / "run"
     before = (run / "metrics.json").read_text()
@@ -88,6 +93,7 @@ def test_results_of_other_settings_leave_those_of_the_run_alone(finished, capsys
     assert all(f"guidance={value}" in table for value in (3, 8, 9))
 
 
+@pytest.mark.whole
 def test_the_resolved_configuration_lies_beside_the_checkpoint(finished):
     config = yaml.safe_load((finished / "run/config.yaml").read_text())
     assert config["model"]["init_args"]["denoiser"]["init_args"]["image_size"] == 16
@@ -121,6 +127,7 @@ def test_a_precision_that_rounds_the_schedule_is_refused_before_training(tmp_pat
     assert not (tmp_path / "run/denoise.ckpt").exists()
 
 
+@pytest.mark.whole
 def test_a_checkpoint_of_another_method_is_refused(finished, tmp_path):
     config = REPOSITORY / "experiments/texture_mtd.yaml"
     arguments = [f"--config={config}", f"--ckpt_path={finished / 'run/final.ckpt'}", *QUIET]
@@ -129,6 +136,7 @@ def test_a_checkpoint_of_another_method_is_refused(finished, tmp_path):
         main(["test", *arguments, *folders, f"--run_dir={tmp_path / 'run'}"])
 
 
+@pytest.mark.whole
 def test_other_categories_than_the_trained_ones_are_refused(finished, tmp_path):
     root = write_mvtec(tmp_path / "mvtec")
     checkpoint = f"--ckpt_path={finished / 'run/final.ckpt'}"
@@ -143,6 +151,7 @@ def test_testing_without_a_checkpoint_says_what_to_give(tmp_path):
         main(["test", *arguments])
 
 
+@pytest.mark.whole
 def test_a_loss_that_is_not_finite_stops_and_keeps_finished_phases(tmp_path, monkeypatch):
     root = write_mtd(tmp_path / "mtd")
     monkeypatch.setattr(DDAD, "adapt_loss", lambda self, image: image.sum() * float("nan"))

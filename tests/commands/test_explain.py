@@ -33,6 +33,7 @@ def test_an_error_in_a_loaders_worker_is_as_short():
     assert reason(raised.value) == "unreadable: 3.png: its content cannot be decoded"
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("asked", [False, True])
 def test_the_reason_comes_alone_unless_a_traceback_is_asked_for(asked, tmp_path):
     environment = {
@@ -50,6 +51,7 @@ def test_the_reason_comes_alone_unless_a_traceback_is_asked_for(asked, tmp_path)
     assert (f"error: {message}" in process.stderr) != asked and message in process.stderr
 
 
+@pytest.mark.whole
 def test_an_error_in_the_middle_of_a_tracked_run_is_as_short(tmp_path):
     root = write_mtd(tmp_path / "mtd")
     arguments = fit_ddad(root, tmp_path / "run", tmp_path / "cache", "--model.optimizer.lr=1e30")

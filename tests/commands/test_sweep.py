@@ -204,6 +204,7 @@ def test_a_metric_that_no_run_writes_is_named_with_those_it_does(fast):
         run(fast, 1, metric={"name": "objective/auroc", "goal": "maximize"})
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_sweep_of_three_trials_goes_on(fast, number):
     run(fast, 1)
@@ -233,6 +234,7 @@ def test_a_killed_sweep_of_three_trials_goes_on(fast, number):
     assert starts == [1, 2, 1]
 
 
+@pytest.mark.whole
 def test_one_trial_of_the_sweep_on_guidance_runs(tmp_path):
     write_mtd(tmp_path / "mtd")
     _, _, *overrides = fit_ddad(tmp_path / "mtd", tmp_path, tmp_path / "cache")

@@ -325,6 +325,7 @@ def test_lightning_keeps_the_samplers(root: Path, tmp_path: Path) -> None:
     assert seen(tmp_path / "one", "train1") == expected
 
 
+@pytest.mark.whole
 def test_two_processes_draw_what_one_does(tmp_path: Path) -> None:
     """Also with a single test image: the second process has none, and must not hang the first."""
     root = fakes.write_mvtec(tmp_path / "tree", ("bottle",), train=11, good=1, bad=0)

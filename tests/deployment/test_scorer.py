@@ -16,6 +16,8 @@ from lightning_ad.cli import main
 from tests.fakes import texture, write_mtd
 from tests.shrunk import QUIET, fit_ddad
 
+pytestmark = pytest.mark.whole
+
 CROPPED = ("--data.resize=20", "--model.adaptation_epochs=0", "--trainer.max_epochs=1")
 
 

@@ -15,6 +15,8 @@ from lightning_ad.experiment.tracking import describe_run, remember_run_id, wand
 from tests.fakes import write_mtd
 from tests.shrunk import fit_ddad
 
+pytestmark = pytest.mark.whole
+
 BLOCK, HEADER = 32768, 7
 
 

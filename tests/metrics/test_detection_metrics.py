@@ -135,6 +135,7 @@ def _evaluate_share(rank: int, rendezvous: Path) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.whole
 def test_two_processes_with_uneven_shares_agree_to_the_last_bit(tmp_path):
     mp.spawn(partial(_evaluate_share, rendezvous=tmp_path / "rendezvous"), nprocs=2)
     for rank in range(2):
