@@ -2,12 +2,13 @@
 
 Reads every ``metrics.json`` below a folder, with the ``config.yaml`` beside it, and gives the mean
 and the sample standard deviation (divided by n - 1) over seeds. Numbers are only averaged where
-nothing but the seed differs: runs of other settings get rows of their own, and runs that were
-measured differently (another image size, other files, another protocol) are refused by name.
+nothing but the seed differs: runs and tests of other settings get rows of their own, and runs that
+were measured differently (another image size, other files, another protocol) are refused by name.
 """
 
 import argparse
 import json
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from lightning_ad.experiment.run_folder import RunFolder
 from lightning_ad.reports.files import write_whole
 from lightning_ad.reports.recorded_runs import (
     Run,
@@ -25,7 +27,15 @@ from lightning_ad.reports.recorded_runs import (
     read_run,
     refuse_strays,
 )
-from lightning_ad.reports.summary_tables import FORMATS, Row, Summary
+from lightning_ad.reports.summary_tables import (
+    FORMATS,
+    Row,
+    Summary,
+    Value,
+    all_metrics,
+    one_metric,
+    with_best,
+)
 
 
 def summarize(runs: Sequence[Run]) -> Summary:
@@ -44,27 +54,29 @@ def summarize(runs: Sequence[Run]) -> Summary:
         for row in _rows(data_set, label, group, notes)
     ]
     rows.sort(key=lambda row: (row.data_set, row.category == "mean", row.category, row.method))
-    return Summary(rows, [*notes, *_unlike(groups)])
+    return Summary(with_best(rows), [*notes, *_unlike(groups)])
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
     """Each run's method, with the settings in which runs on one category differ."""
-    varying: dict[tuple[str, str], set[str]] = defaultdict(set)
+    varying: dict[tuple, set[str]] = defaultdict(set)
     per_category = [(run, category) for run in runs for category in run.metrics]
-    for pairs in grouped(per_category, lambda p: (p[0].method, p[0].data_set, p[1])).values():
+    for pairs in grouped(per_category, lambda p: (p[0].kind, p[1])).values():
         settings = [run.settings for run, _ in pairs]
         names = {name for one in settings for name in one}
-        varying[pairs[0][0].method, pairs[0][0].data_set] |= {
+        varying[pairs[0][0].kind] |= {
             name for name in names if len({json.dumps(one.get(name)) for one in settings}) > 1
         }
     labels = []
     for run in runs:
-        differing = sorted(varying[run.method, run.data_set])
-        titles = [name.removeprefix("model.").replace("init_args.", "") for name in differing]
-        values = [_short(run.settings.get(name)) for name in differing]
-        settings = [f"{title}={value}" for title, value in zip(titles, values, strict=True)]
-        labels.append(" ".join([run.method, *settings]))
+        settings = [f"{_title(n)}={_short(run.settings.get(n))}" for n in sorted(varying[run.kind])]
+        tested = [f"(test: {', '.join(map(_title, run.tested))})"] if run.tested else []
+        labels.append(" ".join([run.method, *settings, *tested]))
     return labels
+
+
+def _title(setting: str) -> str:
+    return setting.removeprefix("model.").replace("init_args.", "")
 
 
 def _short(value: Any) -> str:
@@ -82,7 +94,8 @@ def _rows(data_set: str, label: str, runs: Sequence[Run], notes: list[str]) -> l
                     "it would make the deviation look smaller than it is; remove one of the two"
                 )
             by_category[category][run.seed] = metrics
-    rows = [Row(data_set, c, label, *_over_seeds(seeds)) for c, seeds in by_category.items()]
+    how = json.dumps(comparable(runs[0]), sort_keys=True)
+    rows = [Row(data_set, c, label, *_over_seeds(seeds), how) for c, seeds in by_category.items()]
     complete: dict[int, dict[str, float]] = {}
     for seed in sorted({run.seed for run in runs}):
         missing = [category for category in by_category if seed not in by_category[category]]
@@ -90,17 +103,20 @@ def _rows(data_set: str, label: str, runs: Sequence[Run], notes: list[str]) -> l
             notes.append(f"{label}: seed {seed} lacks {', '.join(missing)} and is not in the mean")
         else:
             found = [seeds[seed] for seeds in by_category.values()]
-            complete[seed] = {name: _mean(m.get(name) for m in found) for name in found[0]}
-    return [*rows, Row(data_set, "mean", label, *_over_seeds(complete))] if complete else rows
+            names = dict.fromkeys(name for metrics in found for name in metrics)
+            complete[seed] = {name: _mean(m.get(name) for m in found) for name in names}
+    if complete:
+        rows.append(Row(data_set, "mean", label, *_over_seeds(complete), how))
+    return rows
 
 
-def _over_seeds(seeds: dict[int, dict[str, float]]) -> tuple[int, dict[str, tuple[float, float]]]:
+def _over_seeds(seeds: dict[int, dict[str, float]]) -> tuple[int, dict[str, Value]]:
     """Number of seeds, and each metric's mean and sample standard deviation (NaN for one seed)."""
     names = dict.fromkeys(name for metrics in seeds.values() for name in metrics)
     values = {}
     for name in names:
         known = _known(metrics.get(name) for metrics in seeds.values())
-        values[name] = (_mean(known), stdev(known) if len(known) > 1 else float("nan"))
+        values[name] = Value(_mean(known), stdev(known) if len(known) > 1 else float("nan"))
     return len(seeds), values
 
 
@@ -127,12 +143,21 @@ def _unlike(groups: dict[tuple[str, str], list[Run]]) -> list[str]:
     return notes
 
 
+def _read(file: Path) -> Run:
+    """A run's own test, or one with other settings, whose folder lies in the run's."""
+    test, run = RunFolder(file.parent), RunFolder(file.parent.parent)
+    if not re.fullmatch(r"test-\d+", test.path.name) or not run.config.exists():
+        return read_run(file)
+    return read_run(file, run.config, run.differences_in_test(test.settings()))
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run ``lightning summarize``."""
     parser = argparse.ArgumentParser(
         "lightning summarize", description="One table over all runs below a folder."
     )
     parser.add_argument("runs_dir", type=Path, help="folder with run folders, at any depth")
+    parser.add_argument("--metric", help="one table of it per data set: categories by methods")
     parser.add_argument("--format", choices=FORMATS, default="terminal")
     parser.add_argument("--output", type=Path, help="file to write instead of the screen")
     options = parser.parse_args(arguments)
@@ -140,9 +165,13 @@ def main(arguments: Sequence[str]) -> None:
     if not files:
         sys.exit(f"no metrics.json below {options.runs_dir}: give the folder that holds your runs")
     try:
-        text = FORMATS[options.format](summarize([read_run(file) for file in files]))
+        summary = summarize([_read(file) for file in files])
     except SummaryError as error:
         sys.exit(str(error))
+    if options.metric not in (None, *summary.metrics):
+        sys.exit(f"no run has {options.metric} (--metric): they have {', '.join(summary.metrics)}")
+    tables = one_metric(summary, options.metric) if options.metric else all_metrics(summary)
+    text = FORMATS[options.format](tables, summary.notes)
     if options.output:
         write_whole(options.output, text)
     else:

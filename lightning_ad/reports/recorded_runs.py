@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from lightning_ad.reports.summary_tables import SPEED
+
 OF_ONE_CATEGORY = ("fingerprint", "data.categories", "data.train", "data.test")
 """What rightly differs between a method's runs on different categories of one data set."""
 
@@ -41,35 +43,66 @@ class Run:
     settings: dict[str, Any]
     """How it was trained, flat."""
     metrics: dict[str, dict[str, float]]
-    """Values by category and metric, NaN where undefined."""
+    """Values by category and metric, NaN where undefined; the speed is each category's."""
+    tested: tuple[str, ...] = ()
+    """In what the test was not the run's own: other settings, or a part of the images."""
+
+    @property
+    def kind(self) -> tuple[str, str, tuple[str, ...]]:
+        """What runs must share to be compared seed by seed: method, data set, way of testing."""
+        return self.method, self.data_set, self.tested
 
 
-def read_run(file: Path) -> Run:
-    """Read a metrics.json and the config.yaml beside it; SummaryError if one is not readable."""
+def read_run(file: Path, trained: Path | None = None, tested: Sequence[str] = ()) -> Run:
+    """Read a metrics.json and the config.yaml beside it.
+
+    Args:
+        file: the metrics.json.
+        trained: configuration of the training, if another than the one beside ``file``.
+        tested: in what that of the test differs.
+
+    Raises:
+        SummaryError: if a file is not readable.
+    """
     config_file = file.with_name("config.yaml")
     try:
         results = json.loads(file.read_text())
         config = yaml.safe_load(config_file.read_text())
+        training = yaml.safe_load(trained.read_text()) if trained else config
         model, data = config["model"], config["data"]
-        metrics: dict[str, dict[str, float]] = defaultdict(dict)
-        for key, value in results.items():
-            match key.split("/"):
-                case ["test", category, metric] if category != "mean":
-                    metrics[category][metric] = float("nan") if value is None else float(value)
         return Run(
             file.parent,
             model["class_path"].split(".")[-1],
             data["class_path"].split(".")[-1],
             config["seed_everything"],
             {"fingerprint": results["fingerprint"]} | flat(results, MEASUREMENT),
-            flat(config, TRAINING),
-            dict(metrics),
+            flat(training, TRAINING),
+            _metrics(results),
+            (*tested, *_part(config.get("trainer", {}))),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise SummaryError(
             f"{file.parent} is no finished run: metrics.json and config.yaml as 'lightning fit' "
             f"writes them are needed ({type(error).__name__}: {error})"
         ) from error
+
+
+def _metrics(results: dict[str, Any]) -> dict[str, dict[str, float]]:
+    metrics: dict[str, dict[str, float]] = defaultdict(dict)
+    for key, value in results.items():
+        category, _, metric = key.removeprefix("test/").rpartition("/")
+        if key.startswith("test/") and category not in ("", "mean"):
+            metrics[category][metric] = float("nan") if value is None else float(value)
+    for values in metrics.values():
+        values |= {SPEED: results[f"test/{SPEED}"]} if f"test/{SPEED}" in results else {}
+    return dict(metrics)
+
+
+def _part(trainer: dict[str, Any]) -> list[str]:
+    """The setting by which a test saw less than all images, if it did; 1.0 is all, 1 a batch."""
+    limit = trainer.get("limit_test_batches")
+    whole = limit is None or (isinstance(limit, float) and limit == 1)
+    return [] if whole else [f"trainer.limit_test_batches={limit}"]
 
 
 def flat(tree: Any, wanted: Iterable[str], name: str = "") -> dict[str, Any]:
@@ -83,10 +116,10 @@ def flat(tree: Any, wanted: Iterable[str], name: str = "") -> dict[str, Any]:
 def refuse_strays(runs: Sequence[Run]) -> None:
     """Raise SummaryError naming the runs that were measured unlike most of their kind."""
     strays: dict[Path, str] = {}
-    for group in grouped(runs, lambda run: (run.method, run.data_set)).values():
+    for group in grouped(runs, lambda run: run.kind).values():
         strays |= _strays(group, lambda run: comparable(run))
     per_category = [(run, category) for run in runs for category in run.metrics]
-    for pairs in grouped(per_category, lambda p: (p[0].method, p[0].data_set, p[1])).values():
+    for pairs in grouped(per_category, lambda p: (p[0].kind, p[1])).values():
         strays |= _strays([run for run, _ in pairs], lambda run: run.measured["fingerprint"])
     if strays:
         raise SummaryError(

@@ -1,16 +1,44 @@
-"""A summary of runs as text: for the terminal, spreadsheets, Markdown and LaTeX."""
+"""A summary of runs as tables, and tables as text: terminal, spreadsheets, Markdown and LaTeX."""
 
 import csv
 import io
+import math
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Table as Screen
 
-CAPTION = "mean ± sample standard deviation over seeds (n - 1)"
+CAPTION = (
+    "in percent; mean ± sample standard deviation over seeds (n - 1); * the best of a category"
+)
+SPEED = "images_per_second"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A metric's mean and deviation over runs, NaN where undefined; a fraction but for speed."""
+
+    mean: float
+    deviation: float
+    best: bool = False
+
+    def text(self, metric: str, plus_minus: str = " ± ") -> str:
+        """As `fit` shows it, metrics in percent; `-` where undefined."""
+        if math.isnan(self.mean):
+            return "-"
+        scale, digits = (1, 1) if metric == SPEED else (100, 2)
+        text = f"{scale * self.mean:.{digits}f}"
+        if math.isnan(self.deviation):
+            return text
+        return f"{text}{plus_minus}{scale * self.deviation:.{digits}f}"
+
+
+UNKNOWN = Value(math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -21,7 +49,9 @@ class Row:
     category: str
     method: str
     seeds: int
-    values: dict[str, tuple[float, float]]
+    values: dict[str, Value]
+    measured: str = ""
+    """How: the best is sought among rows that were measured alike."""
 
 
 @dataclass(frozen=True)
@@ -33,86 +63,155 @@ class Summary:
 
     @property
     def metrics(self) -> list[str]:
-        """The names of all metrics, in the order of their appearance."""
-        return list(dict.fromkeys(name for row in self.rows for name in row.values))
+        """The names of all metrics, in the order of their appearance, speed last."""
+        names = dict.fromkeys(name for row in self.rows for name in row.values)
+        return sorted(names, key=lambda name: name == SPEED)
 
-    @property
-    def titles(self) -> list[str]:
-        """Column titles."""
-        return ["data", "category", "method", "seeds", *self.metrics]
 
-    def cells(self, plus_minus: str = " ± ") -> list[list[str]]:
-        """The table's body as text."""
+@dataclass(frozen=True)
+class Table:
+    """Columns of words, then columns of values, each of one metric."""
+
+    title: str
+    words: list[str]
+    metrics: dict[str, str]
+    """Each column's title, and the metric that it holds."""
+    rows: list[tuple[list[str], list[Value]]]
+
+    def lines(self, plus_minus: str, best: str) -> list[list[str]]:
+        """The body as text; ``best`` is a pattern for the best values, as in ``**{}**``."""
         return [
-            [row.data_set, row.category, row.method, str(row.seeds)]
-            + [_number(row.values.get(name), plus_minus) for name in self.metrics]
-            for row in self.rows
+            words
+            + [
+                (best if value.best else "{}").format(value.text(metric, plus_minus))
+                for value, metric in zip(values, self.metrics.values(), strict=True)
+            ]
+            for words, values in self.rows
         ]
 
 
-def _number(value: tuple[float, float] | None, plus_minus: str) -> str:
-    if value is None or value[0] != value[0]:  # undefined
-        return "-"
-    mean, deviation = value
-    return f"{mean:.4f}" + (f"{plus_minus}{deviation:.4f}" if deviation == deviation else "")
+def with_best(rows: Sequence[Row]) -> list[Row]:
+    """Mark the best values of each category's methods, ties included, where there are several."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row.data_set, row.category, row.measured].append(row)
+    marked = []
+    for row in rows:
+        rivals = groups[row.data_set, row.category, row.measured]
+        values = {
+            name: replace(value, best=len(rivals) > 1 and _is_best(name, value, rivals))
+            for name, value in row.values.items()
+        }
+        marked.append(replace(row, values=values))
+    return marked
 
 
-def as_terminal(summary: Summary) -> str:
-    """A table as wide as the screen, in colour where the terminal shows it."""
-    table = Table(caption="\n".join([CAPTION, *summary.notes]))
-    for title in summary.titles:
-        table.add_column(title, overflow="fold")
-    for row, cells in zip(summary.rows, summary.cells(), strict=True):
-        table.add_row(*cells, style="bold" if row.category == "mean" else None)
+def _is_best(name: str, value: Value, rivals: Sequence[Row]) -> bool:
+    means = [round(row.values[name].mean, 4) for row in rivals if name in row.values]
+    known = [mean for mean in means if not math.isnan(mean)]
+    return name != SPEED and bool(known) and round(value.mean, 4) == max(known)
+
+
+def all_metrics(summary: Summary) -> list[Table]:
+    """One row per method and category, one column per metric."""
+    rows = [
+        (
+            [row.data_set, row.category, row.method, str(row.seeds)],
+            [row.values.get(name, UNKNOWN) for name in summary.metrics],
+        )
+        for row in summary.rows
+    ]
+    words = ["data", "category", "method", "seeds"]
+    return [Table("", words, {name: name for name in summary.metrics}, rows)]
+
+
+def one_metric(summary: Summary, metric: str) -> list[Table]:
+    """Per data set, one row per category and one column per method."""
+    tables = []
+    for data_set in dict.fromkeys(row.data_set for row in summary.rows):
+        rows = [row for row in summary.rows if row.data_set == data_set]
+        methods = dict.fromkeys(row.method for row in rows)
+        values = {(row.category, row.method): row.values.get(metric, UNKNOWN) for row in rows}
+        body = [
+            ([category], [values.get((category, method), UNKNOWN) for method in methods])
+            for category in dict.fromkeys(row.category for row in rows)
+        ]
+        title = f"{metric} on {data_set}"
+        tables.append(Table(title, ["category"], dict.fromkeys(methods, metric), body))
+    return tables
+
+
+def as_terminal(tables: Sequence[Table], notes: Sequence[str]) -> str:
+    """Tables as wide as the screen."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 240
     console = Console(file=io.StringIO(), width=width, force_terminal=sys.stdout.isatty())
     with console.capture() as capture:
-        console.print(table)
+        for table in tables:
+            screen = Screen(title=escape(table.title) or None)
+            for title in (*table.words, *table.metrics):
+                screen.add_column(escape(title), overflow="fold")
+            for words, line in zip(table.rows, table.lines(" ± ", "{} *"), strict=True):
+                style = "bold" if "mean" in words[0] else None
+                screen.add_row(*map(escape, line), style=style)
+            console.print(screen)
+        console.print("\n".join([CAPTION, *notes]), markup=False, highlight=False)
     return capture.get()
 
 
-def as_csv(summary: Summary) -> str:
-    """Full precision, with a column ``<metric>_std`` beside each metric; empty where undefined."""
+def as_csv(tables: Sequence[Table], notes: Sequence[str]) -> str:
+    """Fractions in full precision, with a column ``<title>_std`` beside each; empty: undefined."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    pairs = [column for name in summary.metrics for column in (name, f"{name}_std")]
-    writer.writerow([*summary.titles[:4], *pairs])
-    for row in summary.rows:
-        found = [row.values.get(name, (float("nan"),) * 2) for name in summary.metrics]
-        numbers = [number if number == number else "" for pair in found for number in pair]
-        writer.writerow([row.data_set, row.category, row.method, row.seeds, *numbers])
+    for table in tables:
+        pairs = [column for title in table.metrics for column in (title, f"{title}_std")]
+        writer.writerow([*table.words, *pairs])
+        for words, values in table.rows:
+            numbers = [number for value in values for number in (value.mean, value.deviation)]
+            writer.writerow([*words, *("" if math.isnan(number) else number for number in numbers)])
     return text.getvalue()
 
 
-def as_markdown(summary: Summary) -> str:
-    """A pipe table with its caption."""
-    lines = [summary.titles, ["---"] * len(summary.titles), *summary.cells()]
-    escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
-    table = [f"| {' | '.join(line)} |" for line in escaped]
-    return "\n".join([*table, "", f"{CAPTION}.", *(f"{note}." for note in summary.notes), ""])
+def as_markdown(tables: Sequence[Table], notes: Sequence[str]) -> str:
+    """Pipe tables with their caption."""
+    text = []
+    for table in tables:
+        titles = [*table.words, *table.metrics]
+        lines = [titles, ["---"] * len(titles), *table.lines(" ± ", "**{}**")]
+        escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+        text += [f"**{table.title}**", ""] if table.title else []
+        text += [*(f"| {' | '.join(line)} |" for line in escaped), ""]
+    caption = CAPTION.replace("* the best", "bold: the best")
+    return "\n".join([*text, f"{caption}.", *(f"{note}." for note in notes), ""])
 
 
-def as_latex(summary: Summary) -> str:
-    r"""A ``tabular`` for the package booktabs; a caption in comments."""
+def as_latex(tables: Sequence[Table], notes: Sequence[str]) -> str:
+    r"""A ``tabular`` each for the package booktabs; a caption in comments."""
+    caption = CAPTION.replace("±", "+-").replace("* the best", "bold: the best")
+    text = [f"% {note}" for note in (caption, *notes)]
+    for table in tables:
+        count = len(table.words)
+        rows = [
+            [_tex(word) for word in line[:count]] + [f"${cell}$" for cell in line[count:]]
+            for line in table.lines(r" \pm ", r"\mathbf{{{}}}")
+        ]
+        titles = [_tex(title) for title in (*table.words, *table.metrics)]
+        head, *body = [" & ".join(line) + r" \\" for line in (titles, *rows)]
+        text += [f"% {table.title}"] if table.title else []
+        text += [
+            rf"\begin{{tabular}}{{{'l' * count}{'c' * len(table.metrics)}}}",
+            r"\toprule",
+            head,
+        ]
+        text += [r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*text, ""])
 
-    def escaped(text: str) -> str:
-        special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-        return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
-    names, numbers = [row[:3] for row in summary.cells()], summary.cells(r" \pm ")
-    body = [
-        [escaped(name) for name in left] + [right[3]] + [f"${cell}$" for cell in right[4:]]
-        for left, right in zip(names, numbers, strict=True)
-    ]
-    lines = [" & ".join(line) + r" \\" for line in ([escaped(t) for t in summary.titles], *body)]
-    return "\n".join(
-        [f"% {note}" for note in (CAPTION.replace("±", "+-"), *summary.notes)]
-        + [rf"\begin{{tabular}}{{lllr{'c' * len(summary.metrics)}}}", r"\toprule", lines[0]]
-        + [r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}", ""]
-    )
+def _tex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
-FORMATS: dict[str, Callable[[Summary], str]] = {
+FORMATS: dict[str, Callable[[Sequence[Table], Sequence[str]], str]] = {
     "terminal": as_terminal,
     "csv": as_csv,
     "markdown": as_markdown,

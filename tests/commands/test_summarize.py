@@ -13,13 +13,16 @@ from lightning_ad.commands.summarize import main
 METRICS = ("image_auroc", "pixel_aupro")
 
 
-def write_run(root, name, category, seed, values, method="DDAD", image_size=64, guidance=3.0):
+def write_run(
+    root, name, category, seed, values, method="DDAD", image_size=64, guidance=3.0, speed=None
+):
     folder = root / name
     folder.mkdir(parents=True)
     numbers = {f"test/{category}/{m}": v for m, v in zip(METRICS, values, strict=True)}
     numbers |= {f"test/mean/{m}": v for m, v in zip(METRICS, values, strict=True)}
     data = {"data_set": "MVTecAD", "categories": [category], "image_size": image_size, "test": name}
     definition = {"fingerprint": f"{category}-{image_size}", "protocol": "default", "data": data}
+    numbers |= {"test/images_per_second": speed} if speed else {}
     (folder / "metrics.json").write_text(json.dumps(numbers | definition | {"images": 9}))
     config = {
         "seed_everything": seed,
@@ -72,7 +75,7 @@ def test_every_format_shows_mean_and_deviation(six, capsys, style, between):
     root, values = six
     text = summary(capsys, root, f"--format={style}")
     for sample in (values[0, :, 0], values[1, :, 1], values.mean(0)[:, 0]):
-        assert f"{sample.mean():.4f}{between}{sample.std(ddof=1):.4f}" in text
+        assert f"{100 * sample.mean():.2f}{between}{100 * sample.std(ddof=1):.2f}" in text
 
 
 def test_latex_escapes_names(six, capsys):
@@ -113,7 +116,8 @@ def test_methods_stand_side_by_side(six, capsys):
 def test_one_run_has_no_deviation(tmp_path, capsys):
     write_run(tmp_path, "only", "bottle", 0, [0.9, 0.8])
     assert rows(capsys, tmp_path)[0]["image_auroc_std"] == ""
-    assert "0.9000 ±" not in summary(capsys, tmp_path)
+    text = summary(capsys, tmp_path)
+    assert "90.00" in text and "90.00 ±" not in text
 
 
 def test_other_settings_get_a_row_of_their_own(six, capsys):
@@ -163,3 +167,83 @@ def test_an_unreadable_run_is_named(six, file, content):
 def test_a_folder_without_runs_is_named(tmp_path):
     with pytest.raises(SystemExit, match=f"no metrics.json below {tmp_path}"):
         main([str(tmp_path)])
+
+
+@pytest.fixture
+def rivals(tmp_path):
+    """Two methods on two categories: which is better differs."""
+    write_run(tmp_path, "a", "bottle", 0, [0.9, 0.5], speed=3.0)
+    write_run(tmp_path, "b", "grid", 0, [0.6, 0.5], speed=5.0)
+    write_run(tmp_path, "c", "bottle", 0, [0.8, 0.5], method="D3AD")
+    write_run(tmp_path, "d", "grid", 0, [0.7, None], method="D3AD")
+    return tmp_path
+
+
+def test_the_best_of_each_category_is_marked_ties_too(rivals, capsys):
+    lines = summary(capsys, rivals, "--format=markdown").splitlines()
+    cells = {tuple(line.split(" | ")[1:3]): line.split(" | ")[4:] for line in lines if "|" in line}
+    assert cells["bottle", "DDAD"][:2] == ["**90.00**", "**50.00**"]
+    assert cells["bottle", "D3AD"][:2] == ["80.00", "**50.00**"]
+    assert cells["grid", "D3AD"][:2] == ["**70.00**", "-"]
+    assert cells["mean", "D3AD"][:2] == ["**75.00**", "**50.00**"]
+    assert r"$\mathbf{90.00}$" in summary(capsys, rivals, "--format=latex")
+    assert "90.00 *" in summary(capsys, rivals)
+
+
+def test_nothing_is_best_of_one_or_of_what_was_measured_otherwise(six, capsys):
+    write_run(six[0], "large", "bottle", 0, [0.9, 0.8], method="D3AD", image_size=256)
+    assert "**" not in summary(capsys, six[0], "--format=markdown")
+
+
+def test_speed_is_a_column_and_averaged(rivals, capsys):
+    found = {(row["category"], row["method"]): row for row in rows(capsys, rivals)}
+    assert float(found["mean", "DDAD"]["images_per_second"]) == pytest.approx(4.0)
+    assert found["bottle", "D3AD"]["images_per_second"] == ""
+    assert "| 5.0 |" in summary(capsys, rivals, "--format=markdown")
+
+
+def test_one_metric_is_a_table_of_categories_by_methods(rivals, capsys):
+    text = summary(capsys, rivals, "--metric=image_auroc", "--format=markdown")
+    assert text.splitlines()[:7] == [
+        "**image_auroc on MVTecAD**",
+        "",
+        "| category | D3AD | DDAD |",
+        "| --- | --- | --- |",
+        "| bottle | 80.00 | **90.00** |",
+        "| grid | **70.00** | 60.00 |",
+        "| mean | **75.00** | **75.00** |",
+    ]
+    with pytest.raises(SystemExit, match="no run has auroc"):
+        main([str(rivals), "--metric=auroc"])
+
+
+def test_a_test_of_other_settings_is_kept_apart(six, capsys):
+    root, values = six
+    tested = write_run(root, "bottle/0/test-1", "bottle", 0, [0.1, 0.1], image_size=32)
+    config = yaml.safe_load((tested / "config.yaml").read_text())
+    config["model"]["init_args"]["guidance"] = 9.0
+    config["trainer"] = {"max_epochs": None}
+    (tested / "config.yaml").write_text(yaml.safe_dump(config))
+    found = {(row["category"], row["method"]): row for row in rows(capsys, root)}
+    apart = found["bottle", "DDAD (test: guidance: 3.0 -> 9.0)"]
+    assert apart["seeds"] == "1" and float(apart["image_auroc"]) == 0.1
+    own = found["bottle", "DDAD"]
+    assert own["seeds"] == "3" and float(own["image_auroc"]) == pytest.approx(
+        values[0, :, 0].mean()
+    )
+
+
+def test_a_test_of_some_images_is_kept_apart(six, capsys):
+    part = write_run(six[0], "part", "bottle", 3, [0.1, 0.1])
+    config = yaml.safe_load((part / "config.yaml").read_text())
+    config["trainer"]["limit_test_batches"] = 1
+    (part / "config.yaml").write_text(yaml.safe_dump(config))
+    found = {(row["category"], row["method"]): row["seeds"] for row in rows(capsys, six[0])}
+    assert found["bottle", "DDAD (test: trainer.limit_test_batches=1)"] == "1"
+    assert found["bottle", "DDAD"] == "3"
+
+
+def test_names_are_shown_as_they_are(tmp_path, capsys):
+    write_run(tmp_path, "a", "screw[left] [/left]", 0, [0.9, 0.5])
+    for style in ("terminal", "markdown"):
+        assert "screw[left] [/left]" in summary(capsys, tmp_path, f"--format={style}")
