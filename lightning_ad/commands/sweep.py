@@ -25,6 +25,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lightning_ad.callbacks.preemption import TRY_AGAIN, end_on_signals
@@ -129,24 +130,31 @@ class Runner:
                 raise SweepError(f"trial {number} failed and none has succeeded ({file}):\n{end}")
             log.warning("trial %d failed: see %s", number, file)
             return
-        value = read_metric(self.run_dir(number), self.sweep.metric)
-        self.study.tell(number, value)
-        log.info("trial %d: %s %.4f", number, self.sweep.metric, value)
+        run_dir, name = self.run_dir(number), self.sweep.metric
+        found = metrics_of(run_dir)
+        value = found.get(name)
+        if value is None:
+            self.study.tell(number, state=TrialState.FAIL)
+        else:
+            self.study.tell(number, value)
+            log.info("trial %d: %s %.4f", number, name, value)
+        if name not in found:  # nor will any other trial have it
+            names = ", ".join(found) or "nothing"
+            raise SweepError(
+                f"{run_dir} has no {name}, it has: {names}; objective/... needs --objective=true "
+                "in the sweep's command"
+            )
+        if value is None:
+            log.warning("trial %d failed: its %s is undefined, see %s", number, name, run_dir)
 
 
-def read_metric(run_dir: Path, name: str) -> float:
-    """A metric that a finished run wrote; SweepError lists what it did write."""
+def metrics_of(run_dir: Path) -> dict[str, float | None]:
+    """The metrics that a finished run wrote, None for an undefined one."""
     found: dict[str, Any] = {}
     for file in ("metrics.json", "objective.json"):
         if (run_dir / file).exists():
             found |= json.loads((run_dir / file).read_text())
-    if not isinstance(found.get(name), int | float):
-        names = ", ".join(key for key, value in found.items() if isinstance(value, float))
-        raise SweepError(
-            f"{run_dir} has no {name}, it has: {names or 'nothing'}; objective/... needs "
-            "--objective=true in the sweep's command"
-        )
-    return float(found[name])
+    return {name: v for name, v in found.items() if name.startswith(("test/", "objective/"))}
 
 
 def _sole_user(folder: Path) -> IO[str]:
@@ -167,25 +175,29 @@ def _devices() -> list[str]:
     return [name for name in names if torch.cuda.is_available()] or ["cpu"]
 
 
-def trials_table(study: optuna.Study, metric: str) -> Table:
-    """All trials: their settings, state and objective, the best one in bold."""
+def trials_table(runner: Runner) -> Table:
+    """All trials: settings, state, objective, result of the test; the best objective in bold."""
+    study, metric = runner.study, runner.sweep.metric
     best = study.best_trial.number if study.get_trials(states=(TrialState.COMPLETE,)) else None
     trials = study.get_trials()
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    tested = f"test/mean/{metric.rpartition('/')[2]}"
+    columns = list(dict.fromkeys([metric, tested]))  # one, where the test is the objective
     table = Table(title=f"{len(trials)} trials")
     for title in (
         "trial",
         *(name.removeprefix("model.") for name in names),
-        metric,
+        *columns,
         "state",
         "minutes",
     ):
-        table.add_column(title, overflow="fold")
+        table.add_column(escape(title), overflow="fold")
     for trial in trials:
-        params = decoded(trial.params)
-        cells = [str(trial.number), *(_short(params.get(name, "-")) for name in names)]
-        cells += ["-" if trial.value is None else f"{trial.value:.4f}", trial.state.name.lower()]
-        table.add_row(*cells, _minutes(trial), style="bold" if trial.number == best else None)
+        params, found = decoded(trial.params), metrics_of(runner.run_dir(trial.number))
+        cells = [str(trial.number), *(escape(_short(params.get(name, "-"))) for name in names)]
+        cells += ["-" if found.get(c) is None else f"{found[c]:.4f}" for c in columns]
+        cells += [trial.state.name.lower(), _minutes(trial)]
+        table.add_row(*cells, style="bold" if trial.number == best else None)
     return table
 
 
@@ -225,7 +237,7 @@ def main(arguments: Sequence[str]) -> None:
     except KeyboardInterrupt:
         sys.exit("stopped: the same command goes on")
     screen = Console()
-    screen.print(trials_table(runner.study, sweep.metric))
+    screen.print(trials_table(runner))
     if not runner.study.get_trials(states=(TrialState.COMPLETE,)):
         sys.exit(f"no trial succeeded: see the logs in {folder}; a larger --count tries others")
     best = runner.study.best_trial

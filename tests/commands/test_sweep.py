@@ -40,7 +40,10 @@ while not pathlib.Path(options["until"]).exists():
 gpu.unlink(missing_ok=True)
 if options.get("x") == "broken":
     sys.exit("x is broken")
-(folder / "objective.json").write_text(json.dumps({{"objective/image_auroc": float(options["x"])}}))
+value = None if options["x"] == "nan" else float(options["x"])
+(folder / "objective.json").write_text(json.dumps({{"objective/image_auroc": value}}))
+tested = float(options.get("tested", 0.5))
+(folder / "metrics.json").write_text(json.dumps({{"test/mean/image_auroc": tested, "images": 9}}))
 """
 
 
@@ -184,6 +187,11 @@ def test_one_failed_trial_does_not_end_a_sweep(fast, capsys):
         ({"parameters": {"x": {"low": 1}}}, "parameter x needs value, values, or min and max"),
         ({"method": "grid"}, "parameter x: a grid needs values"),
         ({"metric": {"name": "objective/x", "goal": "up"}}, "minimize or maximize, not up"),
+        ({"metric": "objective/image_auroc"}, "lacks metric"),
+        ({"parameters": {"x": 3}}, "parameter x needs value, values, or min and max"),
+        ({"parameters": {"x": {"min": 0, "max": "high"}}}, "parameter x needs value"),
+        ({"parameters": {"x": {"min": 0, "max": 1, "distribution": "normal"}}}, "not normal"),
+        ({"command": ["${env}", "${program}", "${args}"]}, "command has ..program.*envvar"),
     ],
 )
 def test_a_wrong_sweep_file_is_refused(fast, changes, message):
@@ -200,8 +208,72 @@ def test_test_labels_may_be_asked_for_by_name(tmp_path):
 
 
 def test_a_metric_that_no_run_writes_is_named_with_those_it_does(fast):
-    with pytest.raises(SystemExit, match="has no objective/auroc, it has: objective/image_auroc"):
-        run(fast, 1, metric={"name": "objective/auroc", "goal": "maximize"})
+    for name in ("objective/auroc", "test/mean/auroc"):
+        known = f"{name.removesuffix('auroc')}image_auroc"
+        with pytest.raises(SystemExit, match=f"has no {name}, it has: {known}"):
+            run(fast, 1, metric={"name": name, "goal": "maximize"})
+    assert not (fast / "sweep").exists()  # no trial was needed to find out
+
+
+def test_a_run_without_the_objective_ends_the_sweep_but_not_for_ever(fast):
+    metric = {"name": "objective/pixel_auroc", "goal": "maximize"}
+    with pytest.raises(SystemExit, match="trial-000 has no objective/pixel_auroc, it has: "):
+        run(fast, 2, metric=metric)
+    with pytest.raises(SystemExit, match="trial-001 has no objective/pixel_auroc"):
+        run(fast, 2, metric=metric)
+
+
+@pytest.mark.parametrize("undefined", ["first", "second"])
+def test_an_undefined_objective_fails_that_trial_only(fast, capsys, undefined):
+    values = ["nan", 0.7] if undefined == "first" else [0.7, "nan"]
+    parameters = {"x": {"values": values}, "until": {"value": "/"}}
+    for _ in range(2):  # the failed one is not tried again
+        run(fast, 3, method="grid", parameters=parameters)
+        assert "best: trial" in capsys.readouterr().out
+    assert sorted((fast / "sweep").glob("*/starts")) == [
+        fast / "sweep" / name / "starts" for name in ("trial-000", "trial-001")
+    ]
+    assert all(len(f.read_text().split()) == 1 for f in (fast / "sweep").glob("*/starts"))
+
+
+def test_the_result_of_the_test_stands_beside_the_objective(fast, capsys):
+    run(fast, 1, "--", "--tested=0.1234")
+    assert "0.1234" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "written, low, high, log",
+    [
+        ("{min: 1e-4, max: 1e-2}", 1e-4, 1e-2, False),
+        ("{distribution: log_uniform_values, min: 1e-5, max: 1e-3}", 1e-5, 1e-3, True),
+        ("{min: 2, max: 5}", 2, 5, False),
+    ],
+)
+def test_numbers_are_read_however_they_are_written(tmp_path, written, low, high, log):
+    file = write_sweep(tmp_path, parameters={"x": "RANGE"})
+    file.write_text(file.read_text().replace("RANGE", written))
+    space = Sweep.read(file).space["x"]
+    assert (space.low, space.high, space.log) == (low, high, log)
+
+
+def test_a_command_is_filled_in_as_wandbs_agent_does_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("WHERE", "runs/here")
+    words = [
+        "${env}",
+        "${interpreter}",
+        "x.py",
+        "--at=${envvar:WHERE}/${envvar:NOWHERE}",
+        "${args}",
+    ]
+    file = write_sweep(tmp_path, command=words)
+    values = {"x": 0.5, "layers": [1, 2], "on": True}
+    wandbs = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
+    options = wandbs.create_sweep_command_args(
+        {"args": {k: {"value": v} for k, v in values.items()}}
+    )
+    filled = wandbs.create_sweep_command(list(words))
+    expected = ["/usr/bin/env", "python", *filled[2:-1], *options["args"], "--more"]
+    assert Sweep.read(file).trial_command(values, "--more") == expected
 
 
 @pytest.mark.whole
