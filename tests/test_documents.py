@@ -1,5 +1,7 @@
 """What the documents point to is there, and each promise names the test that holds it."""
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -42,3 +44,12 @@ def test_each_promise_links_to_a_test():
     promises = re.split(r"^- ", section, flags=re.MULTILINE)[1:]
     assert promises
     assert [promise for promise in promises if "](tests/" not in promise] == []
+
+
+def test_the_python_of_the_readme_imports_what_there_is():
+    text = (REPOSITORY / "README.md").read_text()
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module)
+                assert all(hasattr(module, name.name) for name in node.names)
