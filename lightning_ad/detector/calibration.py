@@ -19,7 +19,7 @@ class Calibration(nn.Module):
         if name not in self._buffers:
             raise NotCalibratedError(
                 f"this detector has no calibrated '{name}': run all phases of 'lightning fit', "
-                "or load the final.ckpt that it writes (a new method sets it in `calibrate`)"
+                "or load the final.ckpt that it writes (a new method sets it in `set_constants`)"
             )
         return self.get_buffer(name)
 

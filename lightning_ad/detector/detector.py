@@ -2,9 +2,9 @@
 
 A method is a subclass that says how it compares an image with what it knows of normal ones, be it
 a reconstruction (`compare`), how it fuses the resulting maps into one (`fuse`) and, where a phase
-trains, how (`trained`, `loss`, `configure_optimizers`). The base class
-turns that into Lightning steps, a `Detection` that never depends on an image's neighbours in the
-batch, calibration from normal images and self-sufficient checkpoints.
+trains, how (`trained`, `loss`, `configure_optimizers`). The base class turns that into Lightning
+steps, a `Detection` that never depends on the other images of a batch, calibration from normal
+images, and checkpoints that suffice alone.
 """
 
 import math
@@ -121,14 +121,14 @@ class AnomalyDetector(LightningModule, ABC):
     def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Reconstruct images (B, 3, H, W); return that and named distance maps (B, 1, H, W).
 
-        Without a reconstruction, None. Nothing here may depend on an image's neighbours: noise
+        Without a reconstruction, None. Nothing here may depend on the batch's other images: noise
         comes from `diffusion.seeded_noise`. A category may be `UNKNOWN_CATEGORY`.
         """
 
     def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
         """Fuse the named maps (B, 1, H, W) of `compare` into one anomaly map (B, 1, H, W).
 
-        Runs after `calibrate`, there on CPU: move what else takes part to ``category.device``.
+        Runs after `set_constants`, there on CPU: move what else takes part to ``category.device``.
         Unless a method says more, a single map is the anomaly map.
         """
         if len(parts) != 1:
@@ -144,7 +144,7 @@ class AnomalyDetector(LightningModule, ABC):
         """
         return anomaly_map.flatten(1).amax(1)
 
-    def calibrate(self, extremes: dict[str, Tensor]) -> None:
+    def set_constants(self, extremes: dict[str, Tensor]) -> None:
         """Set fusion constants from ``<part>_min``, ``<part>_max`` and ``category``, each (N,).
 
         They are the extremes of each map of `compare` over the held-out normal images; what is put
@@ -353,18 +353,19 @@ class AnomalyDetector(LightningModule, ABC):
         """
         if self._met is not datamodule:
             self.match_categories(datamodule.categories, stage)
-            self._match_framing(datamodule, stage)
+            if stage != "fit":
+                self._require_same_size(datamodule)
             self.check_data(datamodule, stage)
+            if stage == "fit":
+                self.framing = datamodule.framing
             self._met = datamodule
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, such as an average of the weights, holds no data."""
         return {**super().__getstate__(), "_met": None}
 
-    def _match_framing(self, datamodule: Any, stage: str) -> None:
-        if stage == "fit":
-            self.framing = datamodule.framing
-        elif self.framing and self.framing.image_size != datamodule.image_size:
+    def _require_same_size(self, datamodule: Any) -> None:
+        if self.framing and self.framing.image_size != datamodule.image_size:
             raise ValueError(
                 f"the checkpoint was trained on images of {self.framing.image_size} pixels, "
                 f"data.image_size is {datamodule.image_size}: leave data.image_size out"

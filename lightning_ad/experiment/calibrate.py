@@ -48,7 +48,7 @@ def calibrate(detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDa
     compared = _compare(detector, trainer, datamodule.val_dataloader())
     if not sum(of_all_processes(len(compared))):
         raise RuntimeError("no held-out normal images to calibrate on: raise data.val_fraction")
-    detector.calibrate(gather([_extremes(rows) for rows in compared]))
+    detector.set_constants(gather([_extremes(rows) for rows in compared]))
     _set_thresholds(detector, gather([_scores(detector, rows) for rows in compared]))
 
 

@@ -12,7 +12,7 @@ Pyramid = list[Tensor]
 """Feature maps (B, C, h, w), one per layer."""
 
 
-def halves(pyramid: Pyramid) -> tuple[Pyramid, Pyramid]:
+def split(pyramid: Pyramid) -> tuple[Pyramid, Pyramid]:
     """Split the features (2B, C, h, w) of two sets of images that went through as one batch."""
     pairs = [layer.chunk(2) for layer in pyramid]
     return [first for first, _ in pairs], [second for _, second in pairs]

@@ -32,7 +32,7 @@ from lightning_ad.detector.per_category import (
     require_at_least,
 )
 from lightning_ad.maths import diffusion, maps
-from lightning_ad.maths.adaptation import Pyramid, cosine_loss, halves
+from lightning_ad.maths.adaptation import Pyramid, cosine_loss, split
 from lightning_ad.maths.nearest import (
     bin_of,
     distance_to_nearest,
@@ -179,7 +179,7 @@ class D3AD(LatentDetector):
 
     def adapted_features(self, both: Tensor) -> tuple[Pyramid, Pyramid]:
         """Features of reconstructions and images, which come as one batch (2B, 3, H, W)."""
-        return halves(self.features(both))
+        return split(self.features(both))
 
     # Dynamic implicit conditioning.
 
@@ -279,7 +279,7 @@ class D3AD(LatentDetector):
         )
         return (part - low) / (high - low).clamp(min=1e-12)
 
-    def calibrate(self, extremes: dict[str, Tensor]) -> None:
+    def set_constants(self, extremes: dict[str, Tensor]) -> None:
         """The range of both distances on the images of each category and, last, of all."""
         groups = members(extremes["category"], len(self.categories))
         for name in PARTS:

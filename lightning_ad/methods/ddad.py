@@ -23,7 +23,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from lightning_ad.detector.detector import AnomalyDetector, Phase
 from lightning_ad.detector.per_category import per_category, require_at_least
 from lightning_ad.maths import diffusion, maps
-from lightning_ad.maths.adaptation import Pyramid, adaptation_loss, halves
+from lightning_ad.maths.adaptation import Pyramid, adaptation_loss, split
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 
@@ -154,7 +154,7 @@ class DDAD(AnomalyDetector):
                 start, target, guidance, lambda: torch.randn_like(start)
             )
             both = torch.cat([reconstruction, target])
-            frozen_reconstruction, frozen_target = halves(frozen(both))
+            frozen_reconstruction, frozen_target = split(frozen(both))
         reconstructed, targeted = self.adapted_features(both)
         return adaptation_loss(
             reconstructed, targeted, frozen_reconstruction, frozen_target, self.preservation
@@ -162,7 +162,7 @@ class DDAD(AnomalyDetector):
 
     def adapted_features(self, both: Tensor) -> tuple[Pyramid, Pyramid]:
         """Features of reconstructions and targets, which come as one batch (2B, 3, H, W)."""
-        return halves(self.features(both))
+        return split(self.features(both))
 
     # Detection.
 
@@ -190,14 +190,14 @@ class DDAD(AnomalyDetector):
         size = (image.shape[-2], image.shape[-1])
         return reconstruction, {
             "pixel": maps.pixel_distance(reconstruction, image),
-            "feature": maps.feature_distance(*halves(pyramid), size, pool=3),
+            "feature": maps.feature_distance(*split(pyramid), size, pool=3),
         }
 
     def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
         """D = D_f + v ratio D_p, blurred (eq. 11)."""
         return maps.balanced(parts, self.calibration["ratio"], self.pixel_weight, self.blur)
 
-    def calibrate(self, extremes: dict[str, Tensor]) -> None:
+    def set_constants(self, extremes: dict[str, Tensor]) -> None:
         """The scale that makes pixel distances as large as feature distances on normal images."""
         maxima = extremes["feature_max"], extremes["pixel_max"]
         self.calibration["ratio"] = maps.ratio_of_maxima(*maxima)

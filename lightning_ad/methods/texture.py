@@ -27,7 +27,7 @@ from torch.optim import AdamW, Optimizer
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.per_category import require_at_least
 from lightning_ad.maths import diffusion, maps
-from lightning_ad.maths.adaptation import halves
+from lightning_ad.maths.adaptation import split
 from lightning_ad.networks.attention_mask import WatchedAttention
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
@@ -183,14 +183,14 @@ class TextureDDM(AnomalyDetector):
         size = (image.shape[-2], image.shape[-1])
         return reconstruction, {
             "pixel": maps.pixel_distance(reconstruction, image),
-            "feature": maps.feature_distance(*halves(pyramid), size, pool=3),
+            "feature": maps.feature_distance(*split(pyramid), size, pool=3),
         }
 
     def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
         """Both distances on one scale, summed and smoothed."""
         return maps.balanced(parts, self.calibration["ratio"], self.pixel_weight, self.smoothing)
 
-    def calibrate(self, extremes: dict[str, Tensor]) -> None:
+    def set_constants(self, extremes: dict[str, Tensor]) -> None:
         """The scale that makes pixel distances as large as feature distances on normal images."""
         maxima = extremes["feature_max"], extremes["pixel_max"]
         self.calibration["ratio"] = maps.ratio_of_maxima(*maxima)

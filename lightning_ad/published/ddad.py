@@ -15,8 +15,8 @@ class DDADAsPublished(DriftingExtractor, DDAD):
     """DDAD whose numbers are comparable with arXiv 2305.15956 (tables 1 to 3).
 
     It differs from `DDAD` in three habits of the authors' code. The ratio of both distances is that
-    of their largest values in the batch under test, so that an image's score depends on its
-    neighbours. Score and metrics see the central seven eighths of an image (224 of 256 pixels)
+    of their largest values in the batch under test, so that an image's score depends on the
+    others. Score and metrics see the central seven eighths of an image (224 of 256 pixels)
     only. The extractor's batch statistics drift while it is adapted, and reconstructions and
     targets are normalized apart. Masks are binarised before resizing, as everywhere here; the
     authors count what is above 0 after a bilinear resize.

@@ -39,7 +39,7 @@ def calibrated(**settings):
     with torch.no_grad():
         detector.build_memory(detector.fingerprint(detector.pyramid(image)), TRAINED_ON)
         _, parts = detector.compare(image, TRAINED_ON)
-    detector.calibrate(extremes_of(parts, TRAINED_ON))
+    detector.set_constants(extremes_of(parts, TRAINED_ON))
     return detector
 
 
@@ -91,7 +91,7 @@ def test_map_scaled_by_the_same_images_is_the_authors():
     }
     category = torch.zeros(2, dtype=torch.long)
     detector = d3ad(["candle"], blur=4.0)
-    detector.calibrate(extremes_of(parts, category))
+    detector.set_constants(extremes_of(parts, category))
     for name, expected in (("latent", "latent_l1"), ("feature", "feature_cos")):
         torch.testing.assert_close(every_fourth(every_fourth(parts[name])), case[expected])
     heat_map = every_fourth(every_fourth(detector.fuse(parts, category)))
@@ -213,7 +213,7 @@ def test_neighbours_in_the_batch_do_not_matter():
 def test_normal_images_span_0_to_1_and_categories_have_ranges_of_their_own():
     detector, values = d3ad(blur=0.0, latent_share=1.0), torch.tensor([2.0, 6.0, 4.0, 5.0])
     parts = {name: values.view(2, 1, 1, 2) for name in ("latent", "feature")}
-    detector.calibrate(extremes_of(parts, torch.tensor([0, 1])))
+    detector.set_constants(extremes_of(parts, torch.tensor([0, 1])))
     scaled = [detector.fuse(parts, torch.tensor([i, i])).flatten().tolist() for i in (0, 1, -1)]
     assert scaled == [[0, 1, 0.5, 0.75], [-2, 2, 0, 1], [0, 1, 0.5, 0.75]]
 

@@ -59,7 +59,7 @@ def test_adaptation_loss_is_the_authors():
 
 def test_distances_are_balanced_by_their_maxima_on_normal_images():
     detector = ddad()
-    detector.calibrate(
+    detector.set_constants(
         {
             "feature_min": torch.tensor([0.5, 0.1]),
             "feature_max": torch.tensor([2.0, 4.0]),

@@ -88,7 +88,7 @@ def test_map_written_out():
 def test_distances_are_balanced_by_their_maxima_on_normal_images():
     detector = texture()
     extremes = {"feature_min": 0.5, "feature_max": 3.0, "pixel_min": 0.1, "pixel_max": 0.75}
-    detector.calibrate({name: torch.tensor([value]) for name, value in extremes.items()})
+    detector.set_constants({name: torch.tensor([value]) for name, value in extremes.items()})
     assert float(detector.calibration["ratio"]) == pytest.approx(4)
 
 
