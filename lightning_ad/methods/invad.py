@@ -141,7 +141,7 @@ class InvAD(AnomalyDetector):
             total += (parts[name][:, 0, 0, 0] - low) / (high - low).clamp(min=1e-12)
         return total
 
-    def calibrate(self, extremes: dict[str, Tensor]) -> None:
+    def set_constants(self, extremes: dict[str, Tensor]) -> None:
         """The range of both image scores over all held-out normal images."""
         for name in IMAGE_SCORES:
             values = extremes[f"{name}_max"]

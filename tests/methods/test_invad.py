@@ -85,7 +85,7 @@ def test_training_pair_and_loss_are_the_authors(case):
 
 def test_image_scores_are_scaled_by_the_held_out_normals():
     detector = InvAD(StandIn(), AsTheyAre()).eval()
-    detector.calibrate(
+    detector.set_constants(
         {"spread_max": torch.tensor([1.0, 3.0]), "surprise_max": torch.tensor([-50.0, -10.0])}
     )
     spread, surprise = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([-50.0, -20.0, 30.0])
