@@ -111,3 +111,14 @@ def test_a_process_that_fails_in_calibration_ends_the_run_with_its_error(tmp_pat
     calibrating = process.stderr.index("calibrating")
     assert "lost its camera" not in process.stderr[:calibrating]
     assert not (tmp_path / "run/final.ckpt").exists()
+
+
+def test_two_processes_share_one_deadline(tmp_path):
+    root = write_mtd(tmp_path / "mtd", train=12)
+    arguments = fit_ddad(root, tmp_path / "run", tmp_path / "cache", *TWO)
+    # Processes that took different numbers of steps would wait for each other without end.
+    run_module("lightning_ad", *arguments, "--time=60s")
+    training = json.loads((tmp_path / "run/training.json").read_text())
+    assert training["adapt/steps"] <= training["denoise/steps"]
+    assert training["denoise/images"] == 2 * 4 * training["denoise/steps"]
+    assert (tmp_path / "run/metrics.json").exists()

@@ -6,7 +6,9 @@ short class names and OmegaConf's ``${...}``, resolved after the command line.
 """
 
 import copy
+import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +32,7 @@ from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.experiment.experiment import Experiment
 from lightning_ad.experiment.phases import announce
 from lightning_ad.experiment.run_folder import RunFolder
+from lightning_ad.experiment.time_budget import TimeLimit, duration, process_began
 from lightning_ad.experiment.tracking import (
     describe_run,
     finish,
@@ -78,12 +81,18 @@ class ExperimentCLI(LightningCLI):
     Args:
         args: the command line.
         checkpoint: content of the checkpoint that it names, where that was read already.
+        began: moment (`time.time`) from which ``--time`` counts; now if not given.
     """
 
     _keep_final = False
 
-    def __init__(self, args: Sequence[str], checkpoint: dict[str, Any] | None = None) -> None:
-        self.checkpoint = checkpoint
+    def __init__(
+        self,
+        args: Sequence[str],
+        checkpoint: dict[str, Any] | None = None,
+        began: float | None = None,
+    ) -> None:
+        self.checkpoint, self.began = checkpoint, began or time.time()
         super().__init__(
             AnomalyDetector,
             AnomalyDataModule,
@@ -109,6 +118,13 @@ class ExperimentCLI(LightningCLI):
     def setup_parser(self, *args: Any) -> None:
         """Let help begin with what is not Lightning's."""
         super().setup_parser(*args)
+        self._subcommand_parsers["fit"].add_argument(
+            "--time",
+            type=str | None,
+            default=None,
+            help="how long the whole run may take, such as 90s, 20m or 1h30m; phases share it in "
+            "the proportions of their epochs",
+        )
         for name, parser in self._subcommand_parsers.items():
             parser.usage = f"lightning {name} --config FILE [--OPTION VALUE ...]"
             parser._action_groups = sorted(
@@ -154,6 +170,8 @@ class ExperimentCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settle what must be known before anything is built."""
         self.settings.data.init_args.seed = self.settings.seed_everything
+        if self.subcommand == "fit":
+            self.limit = _limit(self.began, self.settings.time)
         if self.subcommand != "fit":
             self._choose_checkpoint()
         if self.subcommand == "test":
@@ -212,7 +230,7 @@ class ExperimentCLI(LightningCLI):
     def resolved(self) -> dict[str, Any]:
         """The resolved configuration, as `fit` would read it from YAML."""
         settings = self.settings.clone()
-        for name in ("config", "overwrite", "ckpt_path"):
+        for name in ("config", "overwrite", "ckpt_path", "time"):
             settings.pop(name, None)
         text = self._parser(self.subcommand).dump(settings, skip_unset=False, skip_validation=True)
         return yaml.safe_load(text)
@@ -258,7 +276,7 @@ class ExperimentCLI(LightningCLI):
         loggers = loggers_of(self.config_init["fit"].trainer.logger)
         for logger in loggers:
             logger.log_hyperparams(self.resolved)
-        self.experiment.fit(yaml.safe_dump(self._lasting(model)), start)
+        self.experiment.fit(yaml.safe_dump(self._lasting(model)), self.limit, start)
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 finish(logger, self.run.final if self._keep_final else None)
@@ -284,11 +302,19 @@ def _is_first_process() -> bool:
     return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
+def _limit(began: float, text: str | None) -> TimeLimit:
+    try:
+        return TimeLimit(began, None if text is None else duration(text))
+    except ValueError as error:
+        raise SystemExit(f"--time {error}") from error
+
+
 def main(arguments: list[str]) -> None:
     """Run ``lightning fit``, ``validate``, ``test`` or ``predict``."""
+    began = process_began() if arguments == sys.argv[1:] else time.time()
     # In a subcommand's YAML, ${data...} means that subcommand's own data.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     end_on_signals()
     with tempfile.TemporaryDirectory() as folder:
         arguments = with_files_read(arguments, Path(folder))
-        ExperimentCLI(*with_own_config(arguments, Path(folder)))
+        ExperimentCLI(*with_own_config(arguments, Path(folder)), began=began)

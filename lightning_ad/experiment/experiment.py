@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from data_modules import AnomalyDataModule
+from lightning_ad.callbacks.forecast import Forecast
 from lightning_ad.detector.checkpoint import load_content, load_weights, read_checkpoint
 from lightning_ad.detector.detector import AnomalyDetector, Phase
 from lightning_ad.experiment.calibrate import calibrate
 from lightning_ad.experiment.checkpoints import readable, save_weights
 from lightning_ad.experiment.phases import announce, announce_processes, require_finished
+from lightning_ad.experiment.planning import Planner
 from lightning_ad.experiment.run_folder import RunFolder
+from lightning_ad.experiment.time_budget import TimeLimit, Timetable
 from lightning_ad.experiment.trainers import Trainers
 
 
@@ -40,7 +43,7 @@ class Experiment:
         if overwrite or not self.run.final.exists():
             self.detector.load_pretrained()
 
-    def fit(self, config: str, start: Path | None = None) -> None:
+    def fit(self, config: str, limit: TimeLimit, start: Path | None = None) -> None:
         """Train, calibrate and test after `check`, skipping what the run has finished.
 
         ``config`` is the YAML that `load_detector` needs to build the detector again. With
@@ -49,7 +52,7 @@ class Experiment:
         if self.run.final.exists():
             announce(f"{self.run.final} is complete: going on to its test")
         else:
-            self._train(start)
+            self._train(start, limit)
             self._calibrate(config)
         if not any(record.split == "test" for record in self.data.records()):
             announce(f"no test images; '{self.run.final}' is ready for 'lightning predict'")
@@ -64,8 +67,12 @@ class Experiment:
             self.detector.load_pretrained()
         load_content(self.detector, checkpoint, source)
 
-    def _train(self, start: Path | None) -> None:
+    def _train(self, start: Path | None, limit: TimeLimit) -> None:
         phases = self.detector.phases()
+        planner = Planner(self.detector, self.data, self.run, self.trainers)
+        plan = planner.plan(1 if start else 0, limit)
+        for line in plan.describe() if plan else []:
+            announce(line)
         for number, phase in enumerate(phases, 1):
             title = f"phase {number} of {len(phases)}, '{phase.name}'"
             finished = self.run.finished(phase)
@@ -77,18 +84,20 @@ class Experiment:
                 self.detector.enter_phase(phase.name)
                 load_weights(self.detector, start, self.detector.trained())
             else:
-                self._train_phase(phase, title)
+                self._train_phase(phase, title, plan)
 
-    def _train_phase(self, phase: Phase, title: str) -> None:
+    def _train_phase(self, phase: Phase, title: str, plan: Timetable | None) -> None:
         last, finished = self.run.unfinished(phase), self.run.finished(phase)
         announce(f"{title}: {f'going on from {last}' if last.exists() else 'starting'}")
         self.detector.enter_phase(phase.name)
-        trainer = self.trainers(phase)
+        trainer = self.trainers(phase, [Forecast(plan, phase.name)] if plan else [])
         announce_processes(trainer, self.data)
         resume = str(readable(last)) if last.exists() else None
         # Tensors, numbers and names suffice for optimizers and callbacks; no file runs anything.
         trainer.fit(self.detector, datamodule=self.data, ckpt_path=resume, weights_only=True)
         require_finished(trainer, self.detector, title)
+        if plan:
+            plan.finish(phase.name, trainer.global_step)
         save_weights(trainer, self.detector, finished)
         # Buffers, such as running means, are a process's own until all take the saved ones.
         load_weights(self.detector, finished)

@@ -32,7 +32,7 @@ TRAINING = (
 )
 """Trainer settings that decide what a run trains."""
 
-FILES = ("*.ckpt", "metrics.json", "metrics.csv", "scores.csv", "objective.json")
+FILES = ("*.ckpt", "metrics.json", "metrics.csv", "scores.csv", "objective.json", "training.json")
 FOLDERS = ("resume", "panels", "predictions*", "wandb", "test-*")
 """What a run leaves behind, beside its configuration."""
 
@@ -57,6 +57,11 @@ class RunFolder:
     def resume(self) -> Path:
         """Folder of the last epoch's checkpoint of an unfinished phase, with optimizer state."""
         return self.path / "resume"
+
+    @property
+    def deadline(self) -> Path:
+        """When an unfinished run has to end, if it was given a time."""
+        return self.resume / "deadline"
 
     def finished(self, phase: Phase) -> Path:
         """Weights at the end of a phase."""

@@ -10,15 +10,16 @@ What differs from the authors' code: the class is predicted from the image, or n
 being given with the test image. `experiments/published/` has the authors' protocol.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from diffusers.optimization import get_cosine_schedule_with_warmup
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_ad.detector.latent import LatentDetector
 from lightning_ad.detector.memory import KeptRows, MemoryPass
@@ -127,17 +128,25 @@ class DeCoDiff(LatentDetector):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The learning rate rises and follows a cosine, step by step."""
-        total = self.trainer.estimated_stepping_batches
-        if total == float("inf"):
+        if self.trainer.estimated_stepping_batches == float("inf"):
             raise ValueError("the learning rate falls to the end: set trainer.max_epochs")
         optimizer = self.optimizer(self.denoiser.parameters())
-        schedule = get_cosine_schedule_with_warmup(
-            optimizer, round(self.warmup * total), int(total)
-        )
+        schedule = LambdaLR(optimizer, lambda step: self.share_of_rate(step))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def share_of_rate(self, step: int) -> float:
+        """Share of the learning rate at a step: a linear warm-up, then half a cosine down to 0.
+
+        Asks for the length of training at each step, as a run with a deadline revises it.
+        """
+        total = int(self.trainer.estimated_stepping_batches)
+        rise = round(self.warmup * total)
+        if step < rise:
+            return step / rise
+        return (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, total - rise)))) / 2
 
     def latent_loss(self, z: Tensor, category: Tensor) -> Tensor:
         """Loss on latents (B, C, h, w) with random deviations; some images lose their class."""

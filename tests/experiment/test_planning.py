@@ -1,0 +1,92 @@
+"""A run says when it ends, ends when it has to, and is otherwise the run it would have been."""
+
+import json
+import logging
+import re
+import time
+
+import pytest
+
+from lightning_ad.callbacks import forecast
+from lightning_ad.cli import main
+from lightning_ad.experiment import planning, probe
+from lightning_ad.experiment.run_folder import RunFolder
+from lightning_ad.experiment.time_budget import TimeLimit
+from tests.checkpoints import assert_same_weights, stopped_in_second_epoch
+from tests.fakes import write_mtd
+from tests.shrunk import fit_ddad
+
+NEVER, ALWAYS = 10**9, 0
+
+
+@pytest.fixture
+def arguments(tmp_path, monkeypatch):
+    root = write_mtd(tmp_path / "mtd", train=12)
+    monkeypatch.setattr(forecast, "SECONDS_BETWEEN_LOOKS", 0.5)
+
+    def make(run: str, *more: str) -> list[str]:
+        return fit_ddad(root, tmp_path / run, tmp_path / "cache", *more)
+
+    return make
+
+
+def test_measuring_leaves_no_trace(arguments, tmp_path, monkeypatch, caplog):
+    for run, least in (("plain", NEVER), ("forecast", ALWAYS)):
+        monkeypatch.setattr(planning, "WORTH_A_FORECAST", least)
+        with caplog.at_level(logging.INFO):
+            main(arguments(run))
+        assert ("whole run ends" in caplog.text) == (least == ALWAYS)
+    assert_same_weights(tmp_path / "plain/final.ckpt", tmp_path / "forecast/final.ckpt")
+    files = [{p.name for p in (tmp_path / run).rglob("*")} for run in ("plain", "forecast")]
+    assert files[0] == files[1]
+
+
+def test_a_run_ends_in_its_time_with_everything_done(arguments, tmp_path, caplog):
+    start = time.monotonic()
+    with caplog.at_level(logging.INFO):
+        main(arguments("run", "--time=25s"))
+    assert time.monotonic() - start < 25 + 10  # of grace, for a machine that others use
+    assert re.search(r"denoise: [\d.]+ epochs, about \d+ s\n", caplog.text)
+    assert "calibration and test: about" in caplog.text
+    assert (tmp_path / "run/metrics.json").exists()
+    training = json.loads((tmp_path / "run/training.json").read_text())
+    assert training["denoise/steps"] != 3 * 3  # of the file
+    assert training["adapt/steps"] <= training["denoise/steps"]
+
+
+def test_too_short_a_time_names_the_least_that_works(arguments, tmp_path):
+    with pytest.raises(SystemExit, match=r"are left, too short .* give --time \d+s or more"):
+        main(arguments("run", "--time=1s"))
+    assert not (tmp_path / "run/denoise.ckpt").exists()
+
+
+@pytest.mark.parametrize("time_given", ["5", "1.5h", "soon"])
+def test_a_time_that_is_none_is_named(arguments, time_given):
+    with pytest.raises(SystemExit, match=rf"--time '{time_given}' is no duration: expected"):
+        main(arguments("run", f"--time={time_given}"))
+
+
+def test_endless_phases_have_no_proportions(arguments):
+    with pytest.raises(SystemExit, match=r"'denoise' has none: set trainer.max_epochs"):
+        main(arguments("run", "--time=20s", "--trainer.max_epochs=-1"))
+
+
+def test_an_interrupted_run_keeps_its_deadline_or_takes_a_new_one(
+    arguments, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(probe, "MOST_STEPS", 0)  # the probe, too, would come to the second epoch
+    with stopped_in_second_epoch("denoise"):
+        main(arguments("run", "--time=10m"))
+    run = RunFolder(tmp_path / "run")
+    kept = planning.deadline_of(run, TimeLimit(time.time()))
+    assert kept is not None and time.time() < kept < time.time() + 600
+    assert planning.deadline_of(run, TimeLimit(1e10, 5)) == 1e10 + 5
+    assert planning.deadline_of(run, TimeLimit(time.time())) == 1e10 + 5
+    planning.deadline_of(run, TimeLimit(1e9, 5))
+    with pytest.raises(SystemExit, match=r"was over at .* 2001.*: give it more with --time"):
+        main(arguments("run"))
+    with caplog.at_level(logging.INFO, logger=forecast.__name__):
+        main(arguments("run", "--time=30s"))
+    first = next(r.message for r in caplog.records if r.name == forecast.__name__)
+    assert first.startswith("denoise: epoch 2 of ")
+    assert (tmp_path / "run/metrics.json").exists()
