@@ -1,7 +1,8 @@
 """What a data set holds: categories, records, and which normal images are held out.
 
 Validation holds out normal *training* images, chosen by a hash of their names, so that their order
-plays no part and new files change few of them.
+plays no part and new files change few of them. Photographs of one specimen stay together, as
+thresholds calibrated on specimens that were trained on would be too low for others.
 """
 
 import hashlib
@@ -119,11 +120,16 @@ class Catalogue(ABC):
         return [replace(record, mask=None) for record in self.records_of("test")]
 
     def is_held_out(self, records: Sequence[Record]) -> list[bool]:
-        """Which of one category's training records validate: those whose names hash lowest."""
-        count = min(max(1, round(len(records) * self.val_fraction)), len(records) - 1)
-        hashes = [names_hash([record.image.name]) for record in records]
-        chosen = set(sorted(range(len(records)), key=lambda index: hashes[index])[:count])
-        return [index in chosen for index in range(len(records))]
+        """Which of one category's training records validate: those whose names hash lowest.
+
+        All photographs of a specimen do or none: as many specimens as fit, at least one.
+        """
+        wanted = round(len(records) * self.val_fraction)
+        held_out: set[int] = set()
+        for photographs in _specimens(records)[:-1]:
+            if not held_out or len(held_out) + len(photographs) <= wanted:
+                held_out.update(photographs)
+        return [index in held_out for index in range(len(records))]
 
     @cached_property
     def _train_and_held_out(self) -> tuple[list[Record], list[Record]]:
@@ -150,6 +156,21 @@ class Catalogue(ABC):
     def training_records(self) -> list[Record]:
         """The normal training images without those held out."""
         return self._train_and_held_out[0]
+
+
+def _specimens(records: Sequence[Record]) -> list[list[int]]:
+    """Places of each specimen's photographs among the records, ordered by a hash of its name.
+
+    An image without a specimen is one of its own; so is each where all show the same.
+    """
+    alike = len({record.specimen for record in records}) == 1
+    places: dict[tuple[str, int | str], list[int]] = defaultdict(list)
+    for place, record in enumerate(records):
+        if alike or record.specimen is None:
+            places[names_hash([record.image.name]), place].append(place)
+        else:
+            places[names_hash([record.specimen]), record.specimen].append(place)
+    return [places[key] for key in sorted(places, key=lambda key: key[0])]
 
 
 def name_share(name: str) -> float:

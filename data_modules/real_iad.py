@@ -73,8 +73,10 @@ class RealIAD(AnomalyDataModule):
 def _record(
     sample: dict[str, Any], images: Path, normal: str, split: Split, category: str
 ) -> Record:
+    """One list entry; a specimen's five views share a folder."""
     image = images / sample["image_path"]
+    specimen = Path(sample["image_path"]).parent.as_posix()
     if sample["anomaly_class"] == normal:
-        return Record(image, None, 0, split, category, GOOD)
+        return Record(image, None, 0, split, category, GOOD, specimen)
     mask = images / sample["mask_path"] if sample["mask_path"] else image.with_suffix(".png")
-    return Record(image, mask, 1, split, category, sample["anomaly_class"])
+    return Record(image, mask, 1, split, category, sample["anomaly_class"], specimen)

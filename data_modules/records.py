@@ -24,6 +24,8 @@ class Record:
     category: str
     defect: str
     """The kind of defect; `GOOD` for normal images."""
+    specimen: str | None = None
+    """What it shows, where several photographs show the same one; these are held out together."""
 
     @property
     def masks(self) -> tuple[Path, ...]:

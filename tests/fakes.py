@@ -80,13 +80,13 @@ def write_mvtec(
 def write_mtd(root: Path, train: int = 8, good: int = 3, bad: int = 1, size: int = 40) -> Path:
     """Magnetic tiles: `bad` of each kind, masks beside the images, sizes and ratios vary.
 
-    Writes the list of training names beside the root.
+    Two photographs of each good tile. Writes the list of training names beside the root.
     """
     kinds = ("Blowhole", "Break", "Crack", "Fray", "Uneven")
     names = []
     for index in range(train + good):
         shape = (size + 7 * (index % 4), size + 5 * (index % 3))
-        name = f"exp{index % 6 + 1}_num_{1000 + 37 * index}"
+        name = f"exp{index % 2 + 1}_num_{1000 + 1000 * (index // 2) + 37 * (index % 2)}"
         write(root / "MT_Free" / "Imgs" / f"{name}.jpg", gray(texture(index, *shape)))
         write(root / "MT_Free" / "Imgs" / f"{name}.png", np.zeros(shape, np.uint8))
         if index < train:
@@ -94,7 +94,7 @@ def write_mtd(root: Path, train: int = 8, good: int = 3, bad: int = 1, size: int
     for number, kind in enumerate(kinds):
         for index in range(bad):
             image, mask = defective(100 * number + index, size + 9 * number, size + 4 * index)
-            name = f"exp1_num_{9000 + 100 * number + index}"
+            name = f"exp1_num_{900_000 + 100 * number + index}"
             write(root / f"MT_{kind}" / "Imgs" / f"{name}.jpg", gray(image))
             write(root / f"MT_{kind}" / "Imgs" / f"{name}.png", with_grey_edge(mask))
     (root.parent / "mtd_train_filenames.txt").write_text("\n".join(names) + "\n")
@@ -269,16 +269,18 @@ def write_real_iad(
     good: int = 3,
     bad: int = 3,
     size: int = 48,
+    views: int = 1,
 ) -> Path:
-    """Real-IAD: images in folders per specimen, splits in one JSON list per object."""
+    """Real-IAD: `views` of each specimen in its folder, splits in one JSON list per object."""
     for number, category in enumerate(categories):
         images = root / "realiad_1024" / category
         samples: dict[str, list[dict[str, str | None]]] = {"train": [], "test": []}
         for index in range(train + good):
-            name = f"OK/S{index:04d}/{category}_{index:04d}_OK_C1_20230101.jpg"
-            write(images / name, texture(1000 * number + index, size, size))
-            sample = {"category": category, "anomaly_class": "OK", "image_path": name}
-            samples["train" if index < train else "test"].append({**sample, "mask_path": None})
+            for view in range(1, views + 1):
+                name = f"OK/S{index:04d}/{category}_{index:04d}_OK_C{view}_20230101.jpg"
+                write(images / name, texture(1000 * number + index, size, size))
+                sample = {"category": category, "anomaly_class": "OK", "image_path": name}
+                samples["train" if index < train else "test"].append({**sample, "mask_path": None})
         for index in range(bad):
             stem = f"NG/HS/S{index:04d}/{category}_{index:04d}_NG_HS_C1_20230101"
             image, mask = defective(1000 * number + 500 + index, size, size)

@@ -248,17 +248,6 @@ def test_mtd_splits_by_the_list_it_is_given_or_finds(tmp_path: Path) -> None:
         MTD(root=str(root), train_list=str(tmp_path / "own.txt"), cache=False).setup("fit")
 
 
-def test_mtd_without_a_list_splits_by_names(tmp_path: Path) -> None:
-    root = fakes.write_mtd(tmp_path / "tree", train=60, good=20, size=16)
-    (tmp_path / "mtd_train_filenames.txt").unlink()
-    train = {record.image.name for record in MTD(root=str(root)).records_of("train")}
-    assert 50 <= len(train) <= 75
-    for image in sorted((root / "MT_Free" / "Imgs").iterdir())[:40]:
-        image.unlink()
-    kept = {record.image.name for record in MTD(root=str(root)).records_of("train")}
-    assert kept < train
-
-
 def test_mvtec_loco_holds_out_the_published_validation_images(tmp_path: Path) -> None:
     data = MVTecLOCO(root=str(fakes.write_mvtec_loco(tmp_path / "tree")), num_workers=0)
     assert all("/validation/" in record.image.as_posix() for record in data.held_out_records())
