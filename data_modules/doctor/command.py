@@ -25,6 +25,7 @@ from data_modules.doctor.examine import (
     examine_all,
     orphans,
 )
+from data_modules.doctor.leaks import Leaks, find_leaks, leak_problems, leaks_json
 from data_modules.problems import DataError, Problem
 
 CLEAN, PROBLEMS, NOT_THE_DATA_SET = 0, 1, 2
@@ -37,6 +38,7 @@ class Diagnosis:
     data: AnomalyDataModule
     counts: list[Count]
     findings: list[Finding]
+    leaks: list[Leaks]
     problems: list[Problem]
     notes: list[Problem]
 
@@ -74,13 +76,18 @@ def diagnose(data: AnomalyDataModule) -> Diagnosis:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         found = progress.track(examine_all(data), len(data.records()), description="examining")
         findings = list(found)
+        found = progress.track(
+            find_leaks(data, findings), len(data.categories), description="comparing"
+        )
+        leaks = list(found)
     problems = [problem for finding in findings for problem in finding.problems]
     notes = [note for finding in findings for note in finding.notes]
     problems += orphans(data)
-    for serious, problem in (*duplicates(findings), *coverage(data)):
+    leaked = [pair for category in leaks for pair in leak_problems(category, data.root)]
+    for serious, problem in (*duplicates(findings), *coverage(data), *leaked):
         (problems if serious else notes).append(problem)
     notes += _unlike_published(data, counts)
-    return Diagnosis(data, counts, findings, problems, notes)
+    return Diagnosis(data, counts, findings, leaks, problems, notes)
 
 
 def _unlike_published(data: AnomalyDataModule, counts: Sequence[Count]) -> Iterable[Problem]:
@@ -108,6 +115,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
             category: {f"{width}x{height}": number for (width, height), number in sizes.items()}
             for category, sizes in _by_category(diagnosis, "size").items()
         },
+        "leaks": [leaks_json(leaks) for leaks in diagnosis.leaks],
         "problems": [_problem_json(problem) for problem in diagnosis.problems],
         "notes": [_problem_json(note) for note in diagnosis.notes],
     }
@@ -131,10 +139,22 @@ def show(diagnosis: Diagnosis) -> None:
         shown = ", ".join(f"{mode} ({number})" for mode, number in modes.most_common())
         kinds.add_row(category, shown, _size_range(sizes[category]))
     console.print(kinds)
+    _show_leaks(console, diagnosis.leaks)
     _show_list(console, "notes", diagnosis.notes, shown=3)
     _show_list(console, "problems", diagnosis.problems, shown=None)
     verdict = f"{len(diagnosis.problems)} problems" if diagnosis.problems else "clean"
     console.print(verdict, style="bold red" if diagnosis.problems else "bold green")
+
+
+def _show_leaks(console: Console, leaks: Iterable[Leaks]) -> None:
+    columns = ("category", "good test images", "defective", "held-out", "trivial neighbour")
+    table = Table(*columns, title="images that show what a training image shows")
+    for of in leaks:
+        figure = "" if of.neighbour_auroc is None else f"{100 * of.neighbour_auroc:.1f}, "
+        counts = (str(of.good), str(of.defective), str(of.held_out))
+        style = "yellow" if of.is_leak else None
+        table.add_row(of.category, *counts, f"{figure}{of.verdict}", style=style)
+    console.print(table)
 
 
 def _show_list(console: Console, title: str, found: list[Problem], shown: int | None) -> None:

@@ -11,15 +11,19 @@ import numpy as np
 from PIL import Image
 
 from data_modules.catalogue import Catalogue
+from data_modules.neighbour import thumbnail
 from data_modules.problems import ImageError, Problem
 from data_modules.reading.check import file_problems
-from data_modules.reading.images import MaskRule, Values, binarise, decode, read_image
+from data_modules.reading.images import MaskRule, Pixels, Values, binarise, decode, read_image
 from data_modules.records import Record
 
 
 @dataclass
 class Finding:
-    """What one record's files showed; `mode` is Pillow's name for the kind of pixels."""
+    """What one record's files showed; `mode` is Pillow's name for the kind of pixels.
+
+    The thumbnail is None where the image cannot be read.
+    """
 
     record: Record
     problems: list[Problem] = field(default_factory=list)
@@ -27,6 +31,7 @@ class Finding:
     digest: str = ""
     mode: str = "unreadable"
     size: tuple[int, int] = (0, 0)
+    thumbnail: Pixels | None = None
 
 
 def examine_all(data: Catalogue) -> Iterator[Finding]:
@@ -44,7 +49,7 @@ def examine(record: Record, rule: MaskRule, empty: frozenset[str] = frozenset())
     broken = {problem.path for problem in finding.problems}
     if record.image not in broken:
         try:
-            read_image(record.image)
+            finding.thumbnail = thumbnail(read_image(record.image))
             with Image.open(record.image) as image:
                 finding.mode, finding.size = image.mode, image.size
             finding.digest = hashlib.sha256(record.image.read_bytes()).hexdigest()

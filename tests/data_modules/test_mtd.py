@@ -117,12 +117,3 @@ def test_a_single_specimen_is_held_out_by_image(tmp_path: Path) -> None:
     data = RealIAD(root=str(root), val_fraction=0.4)
     assert len(data.held_out_records()) == 2
     assert len(data.training_records()) == 3
-
-
-def test_the_real_tiles(shared: Path) -> None:
-    data = MTD(root=str(shared / "data" / "mtd"), split="tiles")
-    counts = Counter((record.split, record.label) for record in data.records())
-    assert counts == {("train", 0): 761, ("test", 0): 191, ("test", 1): 392}
-    trained = {record.specimen for record in data.records_of("train")}
-    assert trained.isdisjoint(record.specimen for record in data.records_of("test"))
-    assert len({record.specimen for record in data.records()}) == 192
