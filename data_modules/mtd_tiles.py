@@ -5,8 +5,8 @@ The published list splits photographs, so nearly all of its good test images sho
 trained on, and hardly a defective one does: numbers under it measure recognition of tiles.
 
 The rule was checked against the pixels, by the likeness of `data_modules.doctor.likeness`: of the
-photographs that it sets apart, one of them good, no two are over 0.48; the nearest photograph of the
-same tile has a median of 0.88. Where it errs, it takes two tiles for one.
+photographs that it sets apart, one of them good, no two are over 0.48; the nearest photograph of
+the same tile has a median of 0.88. Where it errs, it takes two tiles for one.
 """
 
 import re

@@ -74,16 +74,16 @@ def diagnose(data: AnomalyDataModule) -> Diagnosis:
     counts = count_images(data)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        found = progress.track(examine_all(data), len(data.records()), description="examining")
-        findings = list(found)
-        found = progress.track(
+        examined = progress.track(examine_all(data), len(data.records()), description="examining")
+        findings = list(examined)
+        compared = progress.track(
             find_leaks(data, findings), len(data.categories), description="comparing"
         )
-        leaks = list(found)
+        leaks = list(compared)
     problems = [problem for finding in findings for problem in finding.problems]
     notes = [note for finding in findings for note in finding.notes]
     problems += orphans(data)
-    leaked = [pair for category in leaks for pair in leak_problems(category, data.root)]
+    leaked = [found for category in leaks for found in leak_problems(category, data.root)]
     for serious, problem in (*duplicates(findings), *coverage(data), *leaked):
         (problems if serious else notes).append(problem)
     notes += _unlike_published(data, counts)

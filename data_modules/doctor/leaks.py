@@ -69,7 +69,7 @@ class Leaks:
         if self.neighbour_auroc is None:
             return "needs good and defective test images"
         if self.is_leak:
-            return "for the wrong reason: good test images repeat training images"
+            return "too high, for the wrong reason: good test images repeat training ones"
         return "what 256 grey pixels tell"
 
 
@@ -135,7 +135,7 @@ def _readable(findings: list[Finding]) -> list[Finding]:
 
 
 def _thumbnails(findings: list[Finding]) -> Pixels:
-    return np.stack([finding.thumbnail for finding in findings])
+    return np.stack([f.thumbnail for f in findings if f.thumbnail is not None])
 
 
 def leak_problems(leaks: Leaks, root: Path) -> Iterator[tuple[bool, Problem]]:

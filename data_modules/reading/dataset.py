@@ -58,13 +58,15 @@ class Framing:
 
     def transform(self, training: bool) -> "A.Compose | None":
         """Albumentations that lead from `resize` to `image_size`; None where nothing is done."""
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network
-        import albumentations as A  # slow, and needed by data modules only
-
         cropped = self.resize > self.image_size
+        if not cropped and not (training and self.augment):
+            return None
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network
+        import albumentations as A  # slow, and needed here only
+
         side = self.image_size
         if not training:
-            return A.Compose([A.CenterCrop(side, side)]) if cropped else None
+            return A.Compose([A.CenterCrop(side, side)])
         steps = {
             "horizontal_flip": A.HorizontalFlip(p=0.5),
             "vertical_flip": A.VerticalFlip(p=0.5),
@@ -79,7 +81,7 @@ class Framing:
         chosen = [steps[name] for name in self.augment]
         if cropped:
             chosen.insert(0, A.RandomCrop(side, side))
-        return A.Compose(chosen) if chosen else None
+        return A.Compose(chosen)
 
 
 class AnomalyDataset(Dataset[Item]):

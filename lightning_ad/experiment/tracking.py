@@ -5,7 +5,6 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -14,6 +13,8 @@ ID_FILE = "wandb_id"
 
 def is_offline() -> bool:
     """Whether W&B should stay offline: the user chose no mode and is not logged in."""
+    import wandb  # slow, and needed by runs that log there only
+
     return "WANDB_MODE" not in os.environ and not wandb.login(prompt=False, verify=False)
 
 
