@@ -99,6 +99,21 @@ def test_a_final_checkpoint_alone_scores_a_folder_of_images(
         assert detector.predict(row["path"]).score == pytest.approx(float(row["score"]), abs=1e-6)
 
 
+def test_the_false_alarm_rate_moves_with_predict(finished, tmp_path):
+    write(tmp_path / "photos/0.png", texture(0, 30, 40))
+    checkpoint = torch.load(finished[0] / "DDAD/final.ckpt")
+    scores = torch.arange(1.0, 100.0)  # as if 99 had been held out
+    kept = {"scores": scores, "pixels": scores[:, None], "category": torch.zeros(99).long()}
+    checkpoint["state_dict"] |= {f"calibration.normal_{k}": value for k, value in kept.items()}
+    torch.save(checkpoint, tmp_path / "many.ckpt")
+    for rate, threshold in ((0.01, 99), (0.6, 40)):
+        options = [f"--data.root={tmp_path / 'photos'}", f"--run_dir={tmp_path / str(rate)}"]
+        options += ["--data=Folder", f"--model.false_alarm_rate={rate}", *QUIET]
+        main(["predict", f"--ckpt_path={tmp_path / 'many.ckpt'}", *options])
+        with (tmp_path / f"{rate}/predictions/predictions.csv").open() as file:
+            assert [float(row["threshold"]) for row in csv.DictReader(file)] == [threshold]
+
+
 @pytest.mark.parametrize("method", EXPERIMENTS)
 def test_an_images_neighbours_do_not_matter(finished, method):
     detector = load_detector(finished[0] / method / "final.ckpt")

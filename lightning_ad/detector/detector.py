@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data_modules.reading.dataset import Framing
+from lightning_ad.detector import thresholds
 from lightning_ad.detector.calibration import Calibration
 from lightning_ad.detector.memory import MemoryPass
 from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, per_category
@@ -72,8 +73,8 @@ class AnomalyDetector(LightningModule, ABC):
     """Base of all methods.
 
     Args:
-        false_alarm_rate: share of normal images, and of normal pixels, that calibration lets
-            through above the thresholds.
+        false_alarm_rate: share of normal images, and of normal pixels, that the thresholds let
+            through; it may be another one whenever a calibrated checkpoint is loaded.
     """
 
     protocol = "default"
@@ -246,6 +247,17 @@ class AnomalyDetector(LightningModule, ABC):
     def pixel_threshold(self, category: Tensor) -> Tensor:
         """Map value (B,) above which a pixel is called anomalous."""
         return self._threshold("pixel_threshold", category)
+
+    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load weights and calibration; the thresholds become those of `false_alarm_rate`."""
+        result = super().load_state_dict(state_dict, *args, **kwargs)
+        if thresholds.CATEGORY in self.calibration:
+            self.set_thresholds()
+        return result
+
+    def set_thresholds(self) -> None:
+        """Take thresholds for `false_alarm_rate` from the held-out images' scores."""
+        thresholds.set_thresholds(self.calibration, len(self.categories), self.false_alarm_rate)
 
     def _threshold(self, name: str, category: Tensor) -> Tensor:
         if name not in self.calibration:
@@ -472,6 +484,7 @@ class AnomalyDetector(LightningModule, ABC):
                 f"the checkpoint is of {method}, the configuration of {type(self).__name__}: "
                 "give the checkpoint's own config.yaml, or no --config at all"
             )
+        thresholds.require_movable(checkpoint, self.false_alarm_rate)
         self.take_categories(checkpoint)
         trainer, datamodule = self._trainer, getattr(self._trainer, "datamodule", None)
         if trainer is not None and trainer.state.fn is not None and datamodule is not None:

@@ -2,36 +2,24 @@
 
 After training, normal images that were never trained on pass once through the detector. They give
 the constants that fuse its distance maps, its memory of training images where it keeps one, and
-thresholds with a stated false-alarm rate (split conformal prediction, arXiv 2107.07511): of new
-normal images at most that share scores above. Everything lands in the checkpoint, so that one
-image can be scored alone, anywhere, with the same result. Test images play no part.
+the scores that thresholds with a stated false-alarm rate are taken from. Everything lands in the
+checkpoint, so that one image can be scored alone, anywhere, with the same result. Test images play
+no part.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data_modules import AnomalyDataModule
 from lightning_ad.detector.calibration import Calibration
 from lightning_ad.detector.detector import AnomalyDetector
-from lightning_ad.detector.per_category import members
 from lightning_ad.detector.processes import Rows, gather, of_all_processes
-
-
-def conformal_quantile(scores: Tensor, false_alarm_rate: float) -> float:
-    """Threshold above which at most ``false_alarm_rate`` of new normal scores fall.
-
-    The ceil((n + 1)(1 - rate))-th smallest of the n calibration scores (arXiv 2107.07511, eq. 1).
-    Too few scores for the rate give the largest one.
-    """
-    rank = math.ceil((len(scores) + 1) * (1 - false_alarm_rate))
-    return float(scores.sort().values[min(rank, len(scores)) - 1])
+from lightning_ad.detector.thresholds import keep_scores, warn_of_few
 
 
 def calibrate(detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDataModule) -> None:
@@ -49,7 +37,10 @@ def calibrate(detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDa
     if not sum(of_all_processes(len(compared))):
         raise RuntimeError("no held-out normal images to calibrate on: raise data.val_fraction")
     detector.set_constants(gather([_extremes(rows) for rows in compared]))
-    _set_thresholds(detector, gather([_scores(detector, rows) for rows in compared]))
+    scored = gather([_scores(detector, rows) for rows in compared])
+    warn_of_few(scored["category"], detector.false_alarm_rate)
+    keep_scores(detector.calibration, scored)
+    detector.set_thresholds()
 
 
 class _Pass(LightningModule):
@@ -106,19 +97,3 @@ def _scores(detector: AnomalyDetector, rows: Rows) -> Rows:
     picks = torch.linspace(0, ordered.shape[1] - 1, 1024).long()
     scores = {"score": detector.score(anomaly_map, parts), "pixels": ordered[:, picks]}
     return {"path": rows["path"], "category": rows["category"], **scores}
-
-
-def _set_thresholds(detector: AnomalyDetector, scored: dict[str, Tensor]) -> None:
-    """One threshold per category, and a last one over all for `UNKNOWN_CATEGORY`."""
-    rate = detector.false_alarm_rate
-    fewest = int(scored["category"].bincount().min())
-    if (fewest + 1) * rate < 1:
-        rank_zero_warn(
-            f"{fewest} held-out normal images of a category vouch for a false-alarm rate of "
-            f"{1 / (fewest + 1):.2g}, not for {rate:g} (model.false_alarm_rate): the threshold is "
-            "the largest score seen; a larger data.val_fraction holds out more"
-        )
-    for level, values in (("image", scored["score"]), ("pixel", scored["pixels"])):
-        groups = members(scored["category"], len(detector.categories))
-        thresholds = [conformal_quantile(values[group].flatten(), rate) for group in groups]
-        detector.calibration[f"{level}_threshold"] = torch.tensor(thresholds)

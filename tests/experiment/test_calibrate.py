@@ -1,12 +1,20 @@
 """Thresholds from normal images, and storage of what calibration found."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
+import yaml
 
 from lightning_ad.detector.calibration import Calibration
-from lightning_ad.experiment.calibrate import conformal_quantile
+from lightning_ad.detector.thresholds import (
+    conformal_quantile,
+    keep_scores,
+    require_movable,
+    set_thresholds,
+)
+from tests.methods.tiny import Brightness
 
 
 @pytest.mark.parametrize("count", [19, 99, 150])
@@ -39,3 +47,44 @@ def test_calibration_loads_tensors_of_any_shape_and_forgets_what_it_had():
 def test_missing_calibration_says_what_to_do():
     with pytest.raises(RuntimeError, match=r"no calibrated 'ratio'.*lightning fit"):
         Calibration()["ratio"]
+
+
+def kept(scores, category=None):
+    calibration = Calibration()
+    number = torch.zeros(len(scores), dtype=torch.long) if category is None else category
+    keep_scores(calibration, {"score": scores, "pixels": scores[:, None], "category": number})
+    return calibration
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.2, 0.5])
+def test_thresholds_follow_the_rate_by_category(rate):
+    scores = torch.arange(1.0, 60.0)[torch.randperm(59, generator=torch.Generator().manual_seed(3))]
+    category = (scores > 40).long()  # 40 of the first, 19 of the second
+    calibration = kept(scores, category)
+    set_thresholds(calibration, 2, rate)
+    for level in ("image", "pixel"):
+        found = calibration[f"{level}_threshold"].tolist()
+        # By hand: of n sorted scores 1 + offset ... n + offset the ceil((n + 1)(1 - rate))-th.
+        expected = [offset + math.ceil((n + 1) * (1 - rate)) for n, offset in ((40, 0), (19, 40))]
+        assert found == [*expected, math.ceil(60 * (1 - rate))]
+
+
+def test_another_rate_moves_the_threshold_of_a_loaded_checkpoint():
+    trained = Brightness(false_alarm_rate=0.1)
+    trained.categories = ["bottle"]
+    trained.calibration = kept(torch.arange(1.0, 100.0))
+    trained.set_thresholds()
+    assert trained.image_threshold(torch.tensor([0, -1])).tolist() == [90.0, 90.0]
+    moved = Brightness(false_alarm_rate=0.3)
+    moved.categories = ["bottle"]
+    moved.load_state_dict(trained.state_dict())
+    assert moved.image_threshold(torch.tensor([0, -1])).tolist() == [70.0, 70.0]
+    assert moved.pixel_threshold(torch.tensor([0])).tolist() == [70.0]
+
+
+@pytest.mark.parametrize(("rate", "refused"), [(0.01, False), (0.3, True)])
+def test_an_earlier_checkpoint_keeps_its_rate_or_says_that_it_must(rate, refused):
+    config = yaml.safe_dump({"model": {"init_args": {"false_alarm_rate": 0.01}}})
+    checkpoint = {"config": config, "state_dict": {"calibration.image_threshold": torch.ones(2)}}
+    with pytest.raises(ValueError, match=r"0\.3.*kept no scores") if refused else nullcontext():
+        require_movable(checkpoint, rate)

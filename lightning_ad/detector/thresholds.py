@@ -1,0 +1,73 @@
+"""Thresholds with a stated false-alarm rate, from scores of held-out normal images.
+
+Split conformal prediction (Angelopoulos, Bates, arXiv 2107.07511): of new normal images at most
+the stated share scores above. The scores stay in the checkpoint, so that another rate needs no
+training.
+"""
+
+import math
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from lightning_ad.detector.calibration import Calibration
+from lightning_ad.detector.per_category import members
+
+LEVELS = {"image": "normal_scores", "pixel": "normal_pixels"}
+"""What each level's threshold is taken from: scores (N,), order statistics of maps (N, 1024)."""
+
+CATEGORY = "normal_category"
+"""The category (N,) of each of these images."""
+
+
+def conformal_quantile(scores: Tensor, false_alarm_rate: float) -> float:
+    """Threshold above which at most ``false_alarm_rate`` of new normal scores fall.
+
+    The ceil((n + 1)(1 - rate))-th smallest of the n calibration scores (arXiv 2107.07511, eq. 1).
+    Too few scores for the rate give the largest one.
+    """
+    rank = math.ceil((len(scores) + 1) * (1 - false_alarm_rate))
+    return float(scores.sort().values[min(rank, len(scores)) - 1])
+
+
+def keep_scores(calibration: Calibration, scored: dict[str, Tensor]) -> None:
+    """Keep ``score`` (N,), ``pixels`` (N, 1024) and ``category`` (N,) of held-out normal images."""
+    calibration[LEVELS["image"]] = scored["score"]
+    calibration[LEVELS["pixel"]] = scored["pixels"]
+    calibration[CATEGORY] = scored["category"]
+
+
+def set_thresholds(calibration: Calibration, categories: int, rate: float) -> None:
+    """Set the thresholds (categories + 1,) of each category and, last, of all images together."""
+    for level, kept in LEVELS.items():
+        values, groups = calibration[kept], members(calibration[CATEGORY], categories)
+        found = [conformal_quantile(values[group].flatten(), rate) for group in groups]
+        calibration[f"{level}_threshold"] = torch.tensor(found)
+
+
+def require_movable(checkpoint: dict[str, Any], rate: float) -> None:
+    """Raise a ValueError where another rate is asked of a checkpoint that kept no scores."""
+    state = checkpoint["state_dict"]
+    if "config" not in checkpoint or f"calibration.{CATEGORY}" in state:
+        return
+    stated = yaml.safe_load(checkpoint["config"])["model"]["init_args"]["false_alarm_rate"]
+    if stated != rate:
+        raise ValueError(
+            f"model.false_alarm_rate is {rate:g}, but the checkpoint has the thresholds of "
+            f"{stated:g} and kept no scores to take others from, as earlier versions did not: "
+            "leave it out, or calibrate again with 'lightning fit'"
+        )
+
+
+def warn_of_few(category: Tensor, rate: float) -> None:
+    """Warn where the held-out images (N,) of a category are too few for a false-alarm rate."""
+    fewest = int(category.bincount().min())
+    if (fewest + 1) * rate < 1:
+        rank_zero_warn(
+            f"{fewest} held-out normal images of a category vouch for a false-alarm rate of "
+            f"{1 / (fewest + 1):.2g}, not for {rate:g} (model.false_alarm_rate): the threshold is "
+            "the largest score seen; a larger data.val_fraction holds out more"
+        )
