@@ -176,7 +176,7 @@ def test_a_phase_that_ran_out_of_time_or_numbers_is_not_finished():
     trainer = SimpleNamespace(callbacks=[Timer(duration={"seconds": 9})])
     require_finished(trainer, detector, "phase 1")
     detector.bias.data[1] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"phase 1: 1 parameters ended .*bias"):
+    with pytest.raises(FloatingPointError, match=r"phase 1: 1 parameters became .*bias"):
         require_finished(trainer, detector, "phase 1")
 
 
