@@ -9,14 +9,17 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
-from lightning_ad.detector.detector import Detection
+from data_modules.catalogue import names_hash
+from lightning_ad.detector.detector import AnomalyDetector, Detection
 from lightning_ad.detector.processes import data_module, of_all_processes
 from lightning_ad.metrics.aupro import check_limit
 from lightning_ad.metrics.detection import METRICS_VERSION, DetectionMetrics
 from lightning_ad.reports.files import (
+    PARTS,
     ScoredImage,
     fingerprint,
     metric_rows,
+    name_below,
     results_table,
     write_csv,
     write_json,
@@ -103,7 +106,19 @@ class Evaluation(Callback):
             f"data.{name}": " ".join(value) if isinstance(value, list) else value
             for name, value in data.items()
         }
+        fields |= self._part(trainer)
+        if isinstance(pl_module, AnomalyDetector):
+            fields |= pl_module.fingerprint_fields(data_module(trainer))
         return {"fingerprint": fingerprint(fields), "method": type(pl_module).__name__} | fields
+
+    def _part(self, trainer: Trainer) -> dict[str, Any]:
+        """What was scored, where that is not the whole test, for whatever reason."""
+        listed = len(trainer.test_dataloaders.dataset)  # type: ignore[union-attr]
+        if len(self.scored) == listed:
+            return {}
+        root = data_module(trainer).root
+        names = sorted(name_below(image.path, root).as_posix() for image in self.scored)
+        return {"part": f"{len(names)} of {listed} test images", "part_names": names_hash(names)}
 
     def _write(self, folder: Path, definition: dict[str, Any], speed: dict[str, float]) -> None:
         logged = {f"test/{name}": value for name, value in self.results.items()}
@@ -118,6 +133,7 @@ class Evaluation(Callback):
 
     def _print(self, definition: dict[str, Any], speed: dict[str, float]) -> None:
         caption = f"protocol {definition['protocol']}, fingerprint {definition['fingerprint']}"
+        caption += "".join(f"\nonly {definition[name]}" for name in PARTS if name in definition)
         if speed:
             rate, duration = speed.values()
             caption += f"\n{rate:,.1f} images/s, {duration:,.1f} ms per image"

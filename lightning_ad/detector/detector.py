@@ -255,6 +255,10 @@ class AnomalyDetector(LightningModule, ABC):
             self.set_thresholds()
         return result
 
+    def fingerprint_fields(self, datamodule: Any) -> dict[str, Any]:
+        """What the numbers of a test depend on beside `protocol` and data, as JSON values."""
+        return thresholds.part_calibrated_on(self.calibration)
+
     def set_thresholds(self) -> None:
         """Take thresholds for `false_alarm_rate` from the held-out images' scores."""
         thresholds.set_thresholds(self.calibration, len(self.categories), self.false_alarm_rate)

@@ -22,6 +22,9 @@ LEVELS = {"image": "normal_scores", "pixel": "normal_pixels"}
 CATEGORY = "normal_category"
 """The category (N,) of each of these images."""
 
+HELD_OUT = "held_out"
+"""The number of images that were held out."""
+
 
 def conformal_quantile(scores: Tensor, false_alarm_rate: float) -> float:
     """Threshold above which at most ``false_alarm_rate`` of new normal scores fall.
@@ -33,11 +36,23 @@ def conformal_quantile(scores: Tensor, false_alarm_rate: float) -> float:
     return float(scores.sort().values[min(rank, len(scores)) - 1])
 
 
-def keep_scores(calibration: Calibration, scored: dict[str, Tensor]) -> None:
-    """Keep ``score`` (N,), ``pixels`` (N, 1024) and ``category`` (N,) of held-out normal images."""
+def keep_scores(calibration: Calibration, scored: dict[str, Tensor], held_out: int) -> None:
+    """Keep ``score`` (N,), ``pixels`` (N, 1024) and ``category`` (N,) of held-out normal images.
+
+    ``held_out`` is how many there are; calibration may have seen fewer of them.
+    """
+    calibration[HELD_OUT] = torch.tensor(held_out)
     calibration[LEVELS["image"]] = scored["score"]
     calibration[LEVELS["pixel"]] = scored["pixels"]
     calibration[CATEGORY] = scored["category"]
+
+
+def part_calibrated_on(calibration: Calibration) -> dict[str, str]:
+    """``calibrated_on``, where that was less than all held-out images; else nothing."""
+    if HELD_OUT not in calibration:
+        return {}
+    seen, held_out = len(calibration[CATEGORY]), int(calibration[HELD_OUT])
+    return {"calibrated_on": f"{seen} of {held_out} held-out images"} if seen < held_out else {}
 
 
 def set_thresholds(calibration: Calibration, categories: int, rate: float) -> None:

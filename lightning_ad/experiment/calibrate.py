@@ -39,7 +39,7 @@ def calibrate(detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDa
     detector.set_constants(gather([_extremes(rows) for rows in compared]))
     scored = gather([_scores(detector, rows) for rows in compared])
     warn_of_few(scored["category"], detector.false_alarm_rate)
-    keep_scores(detector.calibration, scored)
+    keep_scores(detector.calibration, scored, len(datamodule.held_out_records()))
     detector.set_thresholds()
 
 

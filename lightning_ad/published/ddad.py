@@ -24,6 +24,14 @@ class DDADAsPublished(DriftingExtractor, DDAD):
 
     protocol = "as published"
 
+    def fingerprint_fields(self, datamodule: Any) -> dict[str, Any]:
+        """The batch under test, on which the scores of its images depend."""
+        batches = {
+            "eval_batch_size": datamodule.eval_batch_size,
+            "processes": self.trainer.world_size,
+        }
+        return super().fingerprint_fields(datamodule) | batches
+
     def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
         """D = D_f + v (max D_f / max D_p) D_p with maxima over the batch, blurred (eq. 11)."""
         ratio = maps.ratio_of_maxima(parts["feature"].max(), parts["pixel"].max())

@@ -14,6 +14,9 @@ from rich.table import Table
 from data_modules.reading.store import written_whole
 from lightning_ad.metrics.detection import IMAGE_METRICS, PIXEL_METRICS
 
+PARTS = ("part", "calibrated_on")
+"""Entries of metrics.json that say that not all images were scored, or calibrated on."""
+
 
 class ScoredImage(NamedTuple):
     """One line of scores.csv."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from lightning_ad.reports.files import PARTS
 from lightning_ad.reports.summary_tables import SPEED
 
 OF_ONE_CATEGORY = ("fingerprint", "data.categories", "data.train", "data.test")
@@ -78,7 +79,7 @@ def read_run(file: Path, trained: Path | None = None, tested: Sequence[str] = ()
             {"fingerprint": results["fingerprint"]} | flat(results, MEASUREMENT),
             flat(training, TRAINING),
             _metrics(results),
-            (*tested, *_part(config.get("trainer", {}))),
+            (*tested, *(f"only {results[name]}" for name in PARTS if name in results)),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise SummaryError(
@@ -96,13 +97,6 @@ def _metrics(results: dict[str, Any]) -> dict[str, dict[str, float]]:
     for values in metrics.values():
         values |= {SPEED: results[f"test/{SPEED}"]} if f"test/{SPEED}" in results else {}
     return dict(metrics)
-
-
-def _part(trainer: dict[str, Any]) -> list[str]:
-    """The setting by which a test saw less than all images, if it did; 1.0 is all, 1 a batch."""
-    limit = trainer.get("limit_test_batches")
-    whole = limit is None or (isinstance(limit, float) and limit == 1)
-    return [] if whole else [f"trainer.limit_test_batches={limit}"]
 
 
 def flat(tree: Any, wanted: Iterable[str], name: str = "") -> dict[str, Any]:

@@ -148,3 +148,18 @@ def test_throughput_of_a_single_batch_is_that_batch(tmp_path, monkeypatch):
     tester = run_test(tmp_path, data=Data(4, tmp_path))
     assert float(tester.callback_metrics[SPEED[0]]) == 2
     assert not math.isnan(float(tester.callback_metrics[SPEED[1]]))
+
+
+def test_a_part_of_the_test_says_so_and_has_a_fingerprint_of_its_own(tmp_path, capsys):
+    run_test(tmp_path / "whole")
+    whole = results_of(tmp_path / "whole")
+    assert "part" not in whole
+    for limit, scored in ((1, 4), (2, 8), (0.5, 8)):
+        run_test(tmp_path / str(limit), limit_test_batches=limit)
+        part = results_of(tmp_path / str(limit))
+        assert part["images"] == scored and part["part"] == f"{scored} of {COUNT} test images"
+        assert part["fingerprint"] != whole["fingerprint"]
+        assert f"only {scored} of {COUNT}" in capsys.readouterr().out
+    same = [results_of(tmp_path / name)["fingerprint"] for name in ("2", "0.5")]
+    other = results_of(tmp_path / "1")["fingerprint"]
+    assert same[0] == same[1] != other

@@ -235,11 +235,11 @@ def test_a_test_of_other_settings_is_kept_apart(six, capsys):
 
 def test_a_test_of_some_images_is_kept_apart(six, capsys):
     part = write_run(six[0], "part", "bottle", 3, [0.1, 0.1])
-    config = yaml.safe_load((part / "config.yaml").read_text())
-    config["trainer"]["limit_test_batches"] = 1
-    (part / "config.yaml").write_text(yaml.safe_dump(config))
+    results = json.loads((part / "metrics.json").read_text())
+    results |= {"part": "4 of 30 test images", "part_names": "0", "fingerprint": "of a part"}
+    (part / "metrics.json").write_text(json.dumps(results))
     found = {(row["category"], row["method"]): row["seeds"] for row in rows(capsys, six[0])}
-    assert found["bottle", "DDAD (test: trainer.limit_test_batches=1)"] == "1"
+    assert found["bottle", "DDAD (test: only 4 of 30 test images)"] == "1"
     assert found["bottle", "DDAD"] == "3"
 
 

@@ -52,7 +52,8 @@ def test_missing_calibration_says_what_to_do():
 def kept(scores, category=None):
     calibration = Calibration()
     number = torch.zeros(len(scores), dtype=torch.long) if category is None else category
-    keep_scores(calibration, {"score": scores, "pixels": scores[:, None], "category": number})
+    columns = {"score": scores, "pixels": scores[:, None], "category": number}
+    keep_scores(calibration, columns, held_out=len(scores))
     return calibration
 
 
@@ -88,3 +89,12 @@ def test_an_earlier_checkpoint_keeps_its_rate_or_says_that_it_must(rate, refused
     checkpoint = {"config": config, "state_dict": {"calibration.image_threshold": torch.ones(2)}}
     with pytest.raises(ValueError, match=r"0\.3.*kept no scores") if refused else nullcontext():
         require_movable(checkpoint, rate)
+
+
+def test_calibration_on_a_part_is_part_of_the_fingerprint():
+    detector = Brightness()
+    assert detector.fingerprint_fields(None) == {}
+    detector.calibration = kept(torch.arange(5.0))
+    assert detector.fingerprint_fields(None) == {}
+    detector.calibration["held_out"] = torch.tensor(20)
+    assert detector.fingerprint_fields(None) == {"calibrated_on": "5 of 20 held-out images"}

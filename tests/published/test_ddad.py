@@ -1,5 +1,7 @@
 """Each habit of DDAD's published code differs from the default, and as its authors have it."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -89,3 +91,11 @@ def test_adaptation_normalizes_reconstructions_and_targets_apart():
 
 def test_results_carry_the_protocols_name():
     assert published().protocol != DDAD.protocol
+
+
+def test_fingerprint_names_the_batch_that_scores_depend_on(monkeypatch):
+    detector = DDADAsPublished(tiny_denoiser(), tiny_pyramid())
+    monkeypatch.setattr(DDADAsPublished, "trainer", SimpleNamespace(world_size=2))
+    for size in (16, 32):
+        fields = detector.fingerprint_fields(SimpleNamespace(eval_batch_size=size))
+        assert fields == {"eval_batch_size": size, "processes": 2}
