@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from data_modules.catalogue import Catalogue, names_hash
 from data_modules.reading.cache import DecodedCache, user_cache_dir
@@ -80,6 +80,8 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         self.framing = Framing(image_size, resize or image_size, tuple(augment or ()))
         self.cache = cache
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else user_cache_dir()
+        self.stored: Dataset | None = None
+        """What training reads instead of images, as long as a method has computed it of them."""
         self._loads: dict[Split, Load] = {}
 
     def setup(self, stage: str) -> None:
@@ -92,13 +94,16 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
             self._prepare("test")
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled, augmented training images without the held-out ones."""
-        dataset = self._dataset(self.training_records(), self._prepare("train"), training=True)
+        """Shuffled, augmented training images without the held-out ones; or what is `stored`."""
+        dataset = self.stored or self._dataset(
+            self.training_records(), self._prepare("train"), training=True
+        )
         sampler = ShuffledDraws(dataset, self.batch_size, *self._place, self.seed)
         if self.trainer is not None:
             # Lightning opens a resumed run's loader before it tells the sampler the epoch.
             sampler.set_epoch(self.trainer.current_epoch)
-        return self._loader(dataset, self.batch_size, sampler)
+        workers = self.num_workers if self.stored is None else 0  # reading takes no time
+        return self._loader(dataset, self.batch_size, sampler, workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Held-out normal training images, as they are."""
@@ -168,16 +173,17 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
 
     def _once(self, records: Sequence[Record], load: Load) -> DataLoader[Batch]:
         dataset = self._dataset(records, load)
-        return self._loader(dataset, self.eval_batch_size, EveryItemOnce(dataset, *self._place))
+        sampler = EveryItemOnce(dataset, *self._place)
+        return self._loader(dataset, self.eval_batch_size, sampler, self.num_workers)
 
     def _loader(
-        self, dataset: AnomalyDataset, batch_size: int, sampler: DistributedSampler
+        self, dataset: Dataset, batch_size: int, sampler: DistributedSampler, workers: int
     ) -> DataLoader[Batch]:
         return DataLoader(
             dataset,  # type: ignore[arg-type]  # items are collated to batches
             batch_size=batch_size,
             sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
         )

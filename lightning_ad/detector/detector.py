@@ -276,7 +276,7 @@ class AnomalyDetector(LightningModule, ABC):
     def category_of(self, batch: Any) -> Tensor:
         """The detector's own index (B,) of each image's category, or `UNKNOWN_CATEGORY`."""
         known = [self._category_index.get(i, UNKNOWN_CATEGORY) for i in batch["category"].tolist()]
-        return torch.tensor(known, device=batch["image"].device)
+        return torch.tensor(known, device=batch["category"].device)
 
     def load_pretrained(self) -> None:
         """Load published weights into the parts that come with some."""
