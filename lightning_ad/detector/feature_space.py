@@ -1,0 +1,255 @@
+"""What methods share that compare patches in a space of pretrained features.
+
+A frozen backbone describes every patch, principal components of the training images' patches make
+the description short (see `lightning_ad.maths.patches`), and a method says how far each patch is
+from normal ones. No image is reconstructed.
+"""
+
+import zlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_ad.detector.calibration import Calibration
+from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.memory import MemoryPass
+from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, members, require_at_least
+from lightning_ad.detector.processes import Rows, gather
+from lightning_ad.maths import maps
+from lightning_ad.maths.patches import PatchSpace, describe, fit_space, project
+
+SAMPLE, SAMPLE_PER_IMAGE = 40_000, 32
+"""Patches that the principal components are taken from, at most; but one of every image."""
+
+
+class DrawnPatches(MemoryPass):
+    """So many patches of every training image, at places that the image's name decides.
+
+    Args:
+        look: gives the patches (B, D, P) of images (B, 3, H, W).
+        per_image: how many to draw; all, in order, if there are no more.
+
+    Attributes:
+        rows: (N, n, D) after `finish`, in the order of the images' paths; in half precision, as
+            there are many.
+        category: (N,) of each image.
+        of: P.
+    """
+
+    def __init__(self, look: Callable[[Tensor], Tensor], per_image: int) -> None:
+        self._look, self._per_image = look, per_image
+        self._batches: list[Rows] = []
+        self.of = 0
+
+    def observe(self, image: Tensor, category: Tensor, path: list[str]) -> None:
+        """Draw."""
+        patches = self._look(image)
+        self.of = patches.shape[2]
+        drawn = [self._draw(own, one) for own, one in zip(patches, path, strict=True)]
+        rows = {"category": category.cpu(), "rows": torch.stack(drawn).half().cpu()}
+        self._batches.append({"path": path, **rows})
+
+    def _draw(self, patches: Tensor, path: str) -> Tensor:
+        """Patches (n, D) of one image's (D, P)."""
+        if self.of > self._per_image:
+            generator = torch.Generator().manual_seed(zlib.crc32(Path(path).name.encode()))
+            places = torch.randperm(self.of, generator=generator)[: self._per_image]
+            patches = patches[:, places.to(patches.device)]
+        largest = torch.finfo(torch.float16).max  # beyond it lies infinity, and no variance
+        return patches.T.clamp(-largest, largest)
+
+    def finish(self) -> None:
+        """Gather the patches."""
+        columns = gather(self._batches)
+        self.rows, self.category = columns["rows"], columns["category"]
+
+
+class FeatureSpaceDetector(AnomalyDetector):
+    """Base of the methods in feature space.
+
+    Args:
+        features: frozen pretrained pyramid; its shallowest layer sets the grid of patches.
+        components: K, dimensions of the space; at most the layers' channels together.
+        whitening: see `lightning_ad.maths.patches.fit_space`.
+        standardise: take each place's deviation in units of what is usual there, on held-out
+            normal images; for parts that always lie alike.
+        blur: sigma in pixels of the Gaussian that smooths the map.
+        false_alarm_rate: see `AnomalyDetector`.
+    """
+
+    kept_once = ("features",)
+
+    def __init__(
+        self,
+        features: nn.Module,
+        components: int,
+        whitening: float,
+        standardise: bool,
+        blur: float,
+        false_alarm_rate: float,
+    ) -> None:
+        super().__init__(false_alarm_rate)
+        require_at_least(1, components=components)
+        require_at_least(0, whitening=whitening, blur=blur)
+        self.features = features.eval()
+        self.components, self.whitening = components, whitening
+        self.standardise, self.blur = standardise, blur
+        self.space = Calibration()
+        self.training_images: dict[str, int] = {}
+        """Number of training images of each category."""
+        self.channels: list[int] = []
+        """Of each layer."""
+
+    @abstractmethod
+    def deviation(self, points: Tensor, category: Tensor) -> Tensor:
+        """How far (B, h, w) patches (B, K, h, w) are from normal ones of the categories (B,).
+
+        The categories are known; see `compare` for images of which they are not.
+        """
+
+    # The space.
+
+    def check_data(self, datamodule: Any, stage: str) -> None:
+        """Check that features and images suit each other, and count the training images."""
+        if stage != "fit":
+            return
+        if datamodule.framing.augment:
+            raise ValueError(
+                f"{type(self).__name__} looks at each training image once, as it is: remove "
+                f"data.augment {list(datamodule.framing.augment)}"
+            )
+        names = [record.category for record in datamodule.training_records()]
+        self.training_images = {name: names.count(name) for name in self.categories}
+        side = datamodule.image_size
+        with torch.inference_mode():
+            layers = self.features(torch.zeros(1, 3, side, side, device=self.device))
+        self.channels = [layer.shape[1] for layer in layers]
+        self.check_grid(layers[0].shape[2], layers[0].shape[3])
+
+    def check_grid(self, height: int, width: int) -> None:
+        """Raise an error if so many patches, of that many channels, don't suit the method."""
+        channels = sum(self.channels)
+        if self.components > channels:
+            raise ValueError(
+                f"model.components is {self.components}, but the layers of model.features have "
+                f"{channels} channels together: set it to at most {channels}, or take more layers"
+            )
+
+    def layers(self, image: Tensor) -> list[Tensor]:
+        """The backbone's layers (B, C_i, h_i, w_i) for images (B, 3, H, W)."""
+        return [layer.float() for layer in self.in_precision(self.features)(image)]
+
+    def points(self, image: Tensor) -> Tensor:
+        """Patches (B, K, h, w) of images (B, 3, H, W), as points of the space."""
+        space = PatchSpace(self.space["mean"], self.space["projection"])
+        layers = self.layers(image)
+        with torch.autocast(image.device.type, enabled=False):
+            return project(layers, PatchSpace(*(part.to(image.device) for part in space)))
+
+    def sample(self) -> DrawnPatches:
+        """A look at the training images for `fitted_space`."""
+        per_image = max(1, min(SAMPLE_PER_IMAGE, SAMPLE // sum(self.training_images.values())))
+        return DrawnPatches(lambda image: describe(self.layers(image)).flatten(2), per_image)
+
+    def fitted_space(self, sample: DrawnPatches) -> PatchSpace:
+        """The space of what was sampled."""
+        patches = sample.rows.flatten(0, 1).float()
+        return fit_space(patches, self.channels, self.components, self.whitening)
+
+    def take_space(self, space: PatchSpace) -> None:
+        """Keep the space's axes."""
+        self.space["mean"], self.space["projection"] = (part.to(self.device) for part in space)
+
+    def space_pass(self) -> Iterator[MemoryPass]:
+        """Learn the space: the first of a method's memory passes, if it trains nothing."""
+        sample = self.sample()
+        yield sample
+        self.take_space(self.fitted_space(sample))
+
+    def usual_pass(self) -> Iterator[MemoryPass]:
+        """Learn what is usual at each place, if asked for: a method's last memory pass."""
+        if self.standardise:
+            look = UsualDeviations(self)
+            yield look
+            for number, usual in enumerate(look.usual):
+                self.calibration[f"usual_{number}"] = usual
+
+    # Detection.
+
+    def compare(self, image: Tensor, category: Tensor) -> tuple[None, dict[str, Tensor]]:
+        """Deviation of each patch, bilinear between patches.
+
+        Images of no known category are taken for what they deviate from least.
+        """
+        points = self.points(image)
+        deviation = self._deviation_of_any(points, category).unsqueeze(1)
+        size = (image.shape[-2], image.shape[-1])
+        return None, {"patch": maps.resize(deviation, size)}
+
+    def _deviation_of_any(self, points: Tensor, category: Tensor) -> Tensor:
+        unknown = category == UNKNOWN_CATEGORY
+        if not unknown.any():
+            return self._unusual(points, category)
+        each = [
+            self._unusual(points, torch.full_like(category, number))
+            for number in range(len(self.categories))
+        ]
+        deviations = torch.stack(each)
+        nearest = deviations.mean((2, 3)).argmin(0)
+        chosen = torch.where(unknown, nearest, category)
+        return deviations[chosen, torch.arange(len(chosen), device=chosen.device)]
+
+    def _unusual(self, points: Tensor, category: Tensor) -> Tensor:
+        """`deviation`, standardised if asked for."""
+        deviation = self.deviation(points, category)
+        if not self.standardise:
+            return deviation
+        usual = [self.calibration[f"usual_{number}"] for number in category.tolist()]
+        mean, spread = torch.stack(usual, 1).to(points.device)
+        return (deviation - mean) / spread
+
+    def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
+        """The map, blurred."""
+        return maps.gaussian_blur(parts["patch"], self.blur)
+
+    def require_grid(self, points: Tensor, places: int) -> None:
+        """Raise a ValueError unless points (B, K, h, w) cover the places that were learned."""
+        height, width = points.shape[-2:]
+        if height * width != places:
+            raise ValueError(
+                f"{type(self).__name__} learned {places} places of an image, these images have "
+                f"{height} x {width}: set data.image_size to that of the training"
+            )
+
+
+class UsualDeviations(MemoryPass):
+    """Adds up each category's deviations over held-out normal images.
+
+    Attributes:
+        usual: (2, h, w) of each category after `finish`, see `maps.usual_at_each_place`.
+    """
+
+    held_out = True
+
+    def __init__(self, detector: FeatureSpaceDetector) -> None:
+        self._detector = detector
+        self._batches: list[Rows] = []
+
+    def observe(self, image: Tensor, category: Tensor, path: list[str]) -> None:
+        """Keep the deviations, which are small beside images."""
+        deviation = self._detector.deviation(self._detector.points(image), category)
+        rows = {"category": category.cpu(), "deviation": deviation.double().cpu()}
+        self._batches.append({"path": path, **rows})
+
+    def finish(self) -> None:
+        """Take all processes' together."""
+        columns = gather(self._batches)
+        groups = members(columns["category"], len(self._detector.categories))[:-1]
+        maps_of = [columns["deviation"][group] for group in groups]
+        self.usual = [
+            maps.usual_at_each_place(len(own), own.sum(0), own.square().sum(0)) for own in maps_of
+        ]
