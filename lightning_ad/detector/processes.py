@@ -9,6 +9,9 @@ from torch import Tensor, distributed
 Rows = dict[str, Any]
 """Columns over some images: ``path`` (list), ``category`` (n,) and tensors (n, ...) by name."""
 
+PART = 2**22
+"""Numbers that `add_up` holds of every process at once."""
+
 
 def data_module(trainer: Trainer) -> Any:
     """Return the data module, which names the categories; a TypeError if there is none."""
@@ -27,6 +30,13 @@ def of_all_processes(own: Any) -> list[Any]:
     gathered: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(gathered, own)
     return gathered
+
+
+def add_up(own: Tensor) -> None:
+    """Replace a CPU tensor by its sum over all processes, in order of rank and part by part."""
+    for part in own.view(-1).split(PART):
+        shares = of_all_processes(part.clone())
+        part.copy_(torch.stack(shares).sum(0))
 
 
 def gather(batches: list[Rows]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ long as adding up two such maps.
 
 import ctypes
 import platform
+from pathlib import Path
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 """Settings of glibc's mallopt, by their numbers in its malloc.h."""
@@ -22,3 +23,25 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(MMAP_MAX, 0)
         libc.mallopt(TRIM_THRESHOLD, -1)
+
+
+def require_memory(n_bytes: int, what: str, advice: str) -> None:
+    """Raise a MemoryError that says what to do if this machine has less memory to give than that.
+
+    Where the system does not say how much it has (only Linux does), nothing is asked for.
+    """
+    free = _available_memory()
+    if free is not None and n_bytes > free:
+        raise MemoryError(
+            f"{what} need {n_bytes / 1e9:.2f} GB of memory, {free / 1e9:.2f} GB are free: {advice}"
+        )
+
+
+def _available_memory() -> int | None:
+    """Bytes that new tensors can take without swapping."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    sizes = dict(line.split(":") for line in lines)
+    return 1024 * int(sizes["MemAvailable"].split()[0])

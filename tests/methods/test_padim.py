@@ -1,0 +1,95 @@
+"""PaDiM from images to maps against a covariance that NumPy inverts, and its promises."""
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_ad.maths import maps
+from lightning_ad.methods import PaDiM
+from tests.methods.tiny import tiny_pyramid
+from tests.methods.tiny_features import images, learned
+
+
+def padim(by_category=None, **settings):
+    detector = PaDiM(tiny_pyramid(), **{"components": 5, "blur": 1.0, **settings})
+    return learned(detector, by_category or [images(12)])
+
+
+def test_a_map_is_the_distance_to_the_training_images_at_each_place():
+    training, test = images(12), images(2, seed=1)
+    detector = padim([training])
+    with torch.no_grad():
+        known = detector.points(training).flatten(2).double().numpy()  # (N, K, P)
+        points = detector.points(test).flatten(2).double().numpy()
+        found = detector.detect(test, torch.zeros(2).long())
+    expected = np.empty((2, 64))
+    for place in range(64):
+        own = known[:, :, place]
+        inverse = np.linalg.inv(np.cov(own.T, bias=True) + 0.05 * np.eye(5))
+        residual = points[:, :, place] - own.mean(0)
+        expected[:, place] = np.sqrt(np.einsum("nk,kl,nl->n", residual, inverse, residual))
+    grid = torch.from_numpy(expected).float().view(2, 1, 8, 8)
+    blurred = maps.gaussian_blur(maps.resize(grid, (16, 16)), 1.0)
+    torch.testing.assert_close(found.anomaly_map, blurred, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found.score, blurred.amax((1, 2, 3)), rtol=1e-3, atol=1e-3)
+    assert found.reconstruction is None
+
+
+def test_points_of_training_images_are_white():
+    detector, training = padim([images(60)]), images(60)
+    with torch.no_grad():
+        points = detector.points(training).movedim(1, -1).flatten(0, 2)
+    covariance = torch.from_numpy(np.cov(points.T.numpy())).float()
+    torch.testing.assert_close(covariance, torch.eye(5), rtol=0.1, atol=0.1)
+
+
+def test_neighbours_do_not_matter():
+    detector, test = padim(), images(4, seed=1)
+    category = torch.zeros(4).long()
+    with torch.no_grad():
+        together = detector.detect(test, category)
+        alone = detector.detect(test[2:3], category[:1])
+    torch.testing.assert_close(together.anomaly_map[2:3], alone.anomaly_map, rtol=1e-5, atol=1e-5)
+
+
+def test_categories_have_gaussians_of_their_own_and_unknown_images_the_likelier_one():
+    detector = padim([images(12), images(10, brightness=0.7)])
+    test = images(2, brightness=0.7, seed=1)
+    with torch.no_grad():
+        as_bottle, as_screw, unknown = (
+            detector.detect(test, torch.full((2,), category)).score for category in (0, 1, -1)
+        )
+    assert (as_bottle > as_screw).all()
+    assert torch.equal(unknown, as_screw)
+
+
+def test_another_size_of_image_is_refused():
+    with pytest.raises(ValueError, match=r"learned 64 places .* 16 x 16: set data.image_size"):
+        padim().detect(images(1, size=32), torch.tensor([0]))
+
+
+def test_fewer_images_than_components_are_said():
+    with pytest.warns(UserWarning, match=r"fewer training images .*'bottle': 4"):
+        padim([images(4)])
+    with pytest.raises(ValueError, match=r"model.ridge must be above 0"):
+        padim(ridge=0.0)
+
+
+def test_covariances_without_room_are_refused_before_training(monkeypatch):
+    detector = padim()
+    monkeypatch.setattr("lightning_ad.speed.allocation._available_memory", lambda: 10**5)
+    with pytest.raises(MemoryError, match=r"32 x 32 places need .* GB .* lower model.components"):
+        detector.check_grid(32, 32)
+    detector.check_grid(8, 8)  # 6 kB
+
+
+def test_standardised_deviations_of_what_they_were_learned_from_are_around_0():
+    training = images(30)
+    detector = padim([training], standardise=True)
+    with torch.no_grad():
+        raw = detector.deviation(detector.points(training), torch.zeros(30).long())
+        found = detector.compare(training, torch.zeros(30).long())[1]["patch"]
+    mean, spread = maps.usual_at_each_place(30, raw.double().sum(0), raw.double().square().sum(0))
+    expected = maps.resize(((raw - mean) / spread)[:, None], (16, 16))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    assert abs(float(found.mean())) < 0.1 and 0.5 < float(found.std()) < 1.2
