@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from lightning_ad.methods.ddad import DDAD as DDAD
     from lightning_ad.methods.deco import DeCoDiff as DeCoDiff
     from lightning_ad.methods.draem import DRAEM as DRAEM
+    from lightning_ad.methods.feature_diffusion import FeatureDiffusion as FeatureDiffusion
     from lightning_ad.methods.invad import InvAD as InvAD
+    from lightning_ad.methods.padim import PaDiM as PaDiM
+    from lightning_ad.methods.patchcore import PatchCore as PatchCore
     from lightning_ad.methods.simplenet import SimpleNet as SimpleNet
     from lightning_ad.methods.texture import TextureDDM as TextureDDM
 
@@ -20,7 +23,10 @@ HOMES = {
     "DDAD": "ddad",
     "DRAEM": "draem",
     "DeCoDiff": "deco",
+    "FeatureDiffusion": "feature_diffusion",
     "InvAD": "invad",
+    "PaDiM": "padim",
+    "PatchCore": "patchcore",
     "SimpleNet": "simplenet",
     "TextureDDM": "texture",
 }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lightning_ad.networks.draem import SegmentationNetwork as SegmentationNetwork
     from lightning_ad.networks.feature_dit import FeatureDiT as FeatureDiT
     from lightning_ad.networks.features import FeaturePyramid as FeaturePyramid
+    from lightning_ad.networks.patch_denoiser import PatchDenoiser as PatchDenoiser
     from lightning_ad.networks.taef2 import Taef2Autoencoder as Taef2Autoencoder
     from lightning_ad.networks.unet import DiffusionUNet as DiffusionUNet
 
@@ -25,6 +26,7 @@ HOMES = {
     "FeatureDiT": "feature_dit",
     "FeaturePyramid": "features",
     "KLAutoencoder": "autoencoders",
+    "PatchDenoiser": "patch_denoiser",
     "ReconstructiveNetwork": "draem",
     "SegmentationNetwork": "draem",
     "Taef2Autoencoder": "taef2",

@@ -1,0 +1,229 @@
+"""FeatureDiffusion: a small diffusion model of pretrained features, patch by patch.
+
+Ours. A denoiser learns how the features of normal patches are distributed at each place of an
+image, and a patch is as anomalous as the denoiser would move it. Pixels and autoencoder latents are
+the wrong space for a small machine; on features, which know what to look at, it trains in minutes.
+
+- Features: two layers of a frozen backbone, described and half whitened as in
+  `lightning_ad.maths.patches`, computed once (see `lightning_ad.detector.patch_store`).
+- Denoiser: `lightning_ad.networks.PatchDenoiser`, in the parametrisation of Karras et al.,
+  "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022.
+- Score: |D(x, 1) - x|, without any noise added, as D3AD starts without (Tebbe, Tayyub, CVPR-W
+  VAND 2024): one call, no seed. One draw of noise, or inversion in several calls as in InvAD (Sakai
+  et al., CVPR 2026), located and told apart worse.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from lightning_ad.detector.feature_space import FeatureSpaceDetector
+from lightning_ad.detector.memory import MemoryPass
+from lightning_ad.detector.patch_store import PatchStore
+from lightning_ad.detector.per_category import require_at_least
+from lightning_ad.detector.processes import data_module
+from lightning_ad.maths.edm import denoise, training_target
+
+OptimizerFactory = Callable[[Iterable], Optimizer]
+
+SCORED_LEVEL = 1.0
+"""Sigma of the one call that scores: half of what enters the denoiser would be noise."""
+MOST_AVERAGED = 0.998
+"""Share that the average of the weights keeps of itself at a step, once it is long enough."""
+
+
+class FeatureDiffusion(FeatureSpaceDetector):
+    """How far one denoising step moves the features of each patch.
+
+    Args:
+        features: frozen pretrained pyramid, see `lightning_ad.networks.FeaturePyramid`.
+        denoiser: network F(y, sigma, place, category), see `lightning_ad.networks.PatchDenoiser`.
+        components: K, principal components kept.
+        levels: smallest and largest sigma that training draws from, uniformly in the logarithm.
+        patches_per_image: patches of each image of a batch.
+        warmup: steps over which the learning rate rises; it falls to 0 over the second half.
+        optimizer: of the denoiser.
+        standardise: take each place's deviation in units of what is usual there, on held-out
+            normal images; for parts that always lie alike.
+        blur: sigma in pixels of the Gaussian that smooths the map.
+        false_alarm_rate: see `AnomalyDetector`.
+    """
+
+    def __init__(
+        self,
+        features: nn.Module,
+        denoiser: nn.Module,
+        components: int = 256,
+        levels: tuple[float, float] = (0.3, 5.0),
+        patches_per_image: int = 64,
+        warmup: int = 100,
+        optimizer: OptimizerFactory = lambda p: AdamW(p, lr=2e-3, weight_decay=0.01),
+        standardise: bool = False,
+        blur: float = 4.0,
+        false_alarm_rate: float = 0.01,
+    ) -> None:
+        super().__init__(features, components, 0.5, standardise, blur, false_alarm_rate)
+        require_at_least(1, patches_per_image=patches_per_image)
+        require_at_least(0, warmup=warmup)
+        if not 0 < levels[0] <= levels[1]:
+            raise ValueError(f"model.levels must rise from above 0, not {list(levels)}")
+        self.denoiser: Any = denoiser
+        self.levels, self.patches_per_image = levels, patches_per_image
+        self.warmup, self.optimizer = warmup, optimizer
+        self._average: list[Tensor] = []
+        if denoiser.components != components:
+            raise ValueError(
+                f"model.components is {components}, model.denoiser takes {denoiser.components}: "
+                f"set its option `components` to {components}"
+            )
+
+    # Training.
+
+    def trained(self) -> list[nn.Module]:
+        """The denoiser."""
+        return [self.denoiser]
+
+    def match_categories(self, categories: list[str], stage: str) -> None:
+        """Check that the network knows as many categories."""
+        super().match_categories(categories, stage)
+        if stage == "fit" and len(self.categories) != self.denoiser.categories:
+            raise ValueError(
+                f"model.denoiser knows {self.denoiser.categories} categories, but there are "
+                f"{len(self.categories)}, {self.categories}: set its option `categories` to "
+                f"{len(self.categories)}"
+            )
+
+    def check_grid(self, height: int, width: int) -> None:
+        """Check that the network has as many places."""
+        super().check_grid(height, width)
+        grid = self.denoiser.grid
+        if (height, width) != (grid, grid):
+            raise ValueError(
+                f"images have {height} x {width} patches, model.denoiser {grid} x {grid} places: "
+                "set its options `image_size` to data.image_size and `stride` to the pixels per "
+                "patch of the first of model.features' layers (8 for layer 2)"
+            )
+
+    def on_fit_start(self) -> None:
+        """Compute the features, where they are not on disk, and train on them."""
+        data = data_module(self.trainer)
+        data.stored = PatchStore(self, data, self.patches_per_image)
+
+    def on_fit_end(self) -> None:
+        """Give the data module its images back."""
+        data_module(self.trainer).stored = None
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The learning rate rises, stays, and falls to 0 over the second half, step by step."""
+        optimizer = self.optimizer(self.denoiser.parameters())
+        schedule = LambdaLR(optimizer, lambda step: self.rate(step))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def rate(self, step: int) -> float:
+        """Share of the learning rate at a step; the number of steps may change on the way."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        if step == 0:  # the Trainer, asked now for its steps, would open the images
+            return rise
+        total = self.trainer.estimated_stepping_batches
+        if total == math.inf:
+            raise ValueError("the learning rate falls to the end: set trainer.max_epochs")
+        return min(rise, max(0.0, 2 * (1 - step / total)))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient's norm at 1 unless the Trainer says otherwise."""
+        limit = 1.0 if gradient_clip_val is None else gradient_clip_val
+        self.clip_gradients(optimizer, limit, gradient_clip_algorithm or "norm")
+
+    def batch_loss(self, batch: Any) -> Tensor:
+        """Loss on stored patches, or on all patches of images."""
+        if "patches" not in batch:
+            return super().batch_loss(batch)
+        patches = batch["patches"].to(self.dtype)
+        return self.patch_loss(patches, batch["place"], self.category_of(batch))
+
+    def loss(self, image: Tensor, category: Tensor) -> Tensor:
+        """Loss on images (B, 3, H, W)."""
+        patches = self.points(image).flatten(2).transpose(1, 2)
+        return self.patch_loss(patches, self._places(patches), category)
+
+    def patch_loss(self, patches: Tensor, place: Tensor, category: Tensor) -> Tensor:
+        """Loss on patches (B, N, K), at a random noise level of each image."""
+        low, high = map(math.log, self.levels)
+        shape = (len(patches), 1, 1)
+        sigma = (low + (high - low) * torch.rand(shape, device=patches.device)).exp()
+        return self.denoise_loss(patches, place, category, sigma, torch.randn_like(patches))
+
+    def denoise_loss(
+        self, x: Tensor, place: Tensor, category: Tensor, sigma: Tensor, noise: Tensor
+    ) -> Tensor:
+        """Mean squared error of F on patches x (B, N, K) with noise of sigma (B, 1, 1)."""
+        y = x + sigma * noise
+        found = self.denoiser(y / (1 + sigma**2).sqrt(), sigma, place, category)
+        return F.mse_loss(found.float(), training_target(x, y, sigma))
+
+    # The average of the weights is what a phase ends with.
+
+    def on_train_start(self) -> None:
+        """Start the average, or go on with a checkpoint's."""
+        super().on_train_start()
+        parameters = [p.detach() for p in self.denoiser.parameters()]
+        average = self._average or parameters
+        self._average = [a.to(p.device).clone() for a, p in zip(average, parameters, strict=True)]
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Add the weights to their average, which is short at first."""
+        steps = self.trainer.global_step
+        kept = min(MOST_AVERAGED, steps / (steps + 9))
+        parameters = [p.detach() for p in self.denoiser.parameters()]
+        torch._foreach_lerp_(self._average, parameters, 1 - kept)
+
+    def on_train_end(self) -> None:
+        """Take the average for the weights."""
+        for parameter, average in zip(self.denoiser.parameters(), self._average, strict=True):
+            parameter.data.copy_(average)
+        self._average = []
+        super().on_train_end()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the average of an unfinished phase."""
+        super().on_save_checkpoint(checkpoint)
+        if self._average:
+            checkpoint["average"] = self._average
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Find the average of an unfinished phase."""
+        super().on_load_checkpoint(checkpoint)
+        self._average = checkpoint.get("average", [])
+
+    # Detection.
+
+    def memory_passes(self, device: torch.device) -> Iterator[MemoryPass]:
+        """What is usual at each place, if asked for; the space was learned before training."""
+        yield from self.usual_pass()
+
+    def deviation(self, points: Tensor, category: Tensor) -> Tensor:
+        """|D(x, 1) - x| of each patch."""
+        x = points.flatten(2).transpose(1, 2)
+        self.require_grid(points, self.denoiser.grid**2)
+        network, place = self.in_precision(self.denoiser), self._places(x)
+        sigma = x.new_full((len(x), 1, 1), SCORED_LEVEL)
+        denoised = denoise(lambda y, level: network(y, level, place, category).float(), x, sigma)
+        return (denoised - x).norm(dim=2).view(-1, *points.shape[2:])
+
+    def _places(self, patches: Tensor) -> Tensor:
+        return torch.arange(patches.shape[1], device=patches.device)
