@@ -26,6 +26,7 @@ SMALL_NETWORKS = {
         "heads": 2,
     },
     "ContextUNet": {"base": 8, "heads": 1},
+    "PatchDenoiser": {"width": 8, "components": 4},
 }
 
 
@@ -60,8 +61,13 @@ EXPERIMENTS = {
     "D3AD": "d3ad_mtd",
     "DeCoDiff": "deco_mtd",
     "TextureDDM": "texture_mtd",
+    "FeatureDiffusion": "feature_mtd",
+    "PaDiM": "padim_mtd",
+    "PatchCore": "patchcore_mtd",
 }
 """The experiment of each method on magnetic tiles."""
+
+IN_FEATURE_SPACE = ("FeatureDiffusion", "PaDiM", "PatchCore")
 
 
 def fit_method(method: str, folder: Path, run: Path, autoencoder: Path, *more: str) -> list[str]:
@@ -81,7 +87,12 @@ def shrink(config: dict[str, Any], autoencoder: Path) -> list[str]:
     """Overrides that make any experiment a matter of seconds, its method and data set kept."""
     model = config["model"]["init_args"]
     overrides = ["--data.batch_size=4", "--trainer.max_epochs=1", *SMALL]
-    overrides += _network("denoiser", model["denoiser"]["class_path"].split(".")[-1])
+    if "denoiser" in model:
+        overrides += _network("denoiser", model["denoiser"]["class_path"].split(".")[-1])
+    if config["model"]["class_path"] in IN_FEATURE_SPACE:
+        overrides += ["--model.components=4", "--data.image_size=32"]
+    elif "autoencoder" not in model:
+        overrides.append("--data.image_size=16")
     if "features" in model:
         overrides += FEATURES
     if "adaptation_epochs" in model:
@@ -93,6 +104,4 @@ def shrink(config: dict[str, Any], autoencoder: Path) -> list[str]:
         overrides += [f"--model.autoencoder.weights={autoencoder}", "--model.denoiser.channels=4"]
         if model["denoiser"]["class_path"].endswith("DiffusionUNet"):
             overrides.append("--model.denoiser.image_size=16")
-    else:
-        overrides.append("--data.image_size=16")
     return overrides

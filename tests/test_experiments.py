@@ -40,7 +40,7 @@ def test_experiment_runs(file: Path, tmp_path, autoencoder, monkeypatch):
         overrides.append(f"--data.root={write(tmp_path / 'tree')}")
         if category != "all":
             overrides.append(f"--data.category={names[0]}")
-        if "categories" in config["model"]["init_args"]["denoiser"]["init_args"]:
+        if "categories" in config["model"]["init_args"].get("denoiser", {}).get("init_args", {}):
             overrides.append(f"--model.denoiser.categories={len(names)}")
     run = tmp_path / "run"
     main(["fit", f"--config={file}", f"--run_dir={run}", *overrides])
