@@ -24,6 +24,7 @@ from data_modules.reading.dataset import Framing
 from lightning_ad.detector import thresholds
 from lightning_ad.detector.calibration import Calibration
 from lightning_ad.detector.memory import MemoryPass
+from lightning_ad.detector.normals import relative_to_normals
 from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, per_category
 from lightning_ad.detector.photograph import (
     Finding,
@@ -75,6 +76,10 @@ class AnomalyDetector(LightningModule, ABC):
     Args:
         false_alarm_rate: share of normal images, and of normal pixels, that the thresholds let
             through; it may be another one whenever a calibrated checkpoint is loaded.
+        standardize: take each map relative to what held-out normal images have at the same place,
+            see `lightning_ad.detector.normals`; for parts that lie alike in all images.
+        top_share: share of the map's largest values whose mean is an image's score; 0 takes the
+            largest one.
     """
 
     protocol = "default"
@@ -86,11 +91,18 @@ class AnomalyDetector(LightningModule, ABC):
     by_category: tuple[str, ...] = ()
     """Names of settings that may be one number, or one per category by name."""
 
-    def __init__(self, false_alarm_rate: float = 0.01) -> None:
+    def __init__(
+        self, false_alarm_rate: float = 0.01, standardize: bool = False, top_share: float = 0.0
+    ) -> None:
         super().__init__()
         if not 0 < false_alarm_rate < 1:
-            raise ValueError(f"false_alarm_rate must lie between 0 and 1, got {false_alarm_rate}")
+            raise ValueError(
+                f"model.false_alarm_rate must lie between 0 and 1, got {false_alarm_rate}"
+            )
+        if not 0 <= top_share < 1:
+            raise ValueError(f"model.top_share must be from 0 to below 1, not {top_share}")
         self.false_alarm_rate = false_alarm_rate
+        self.standardize, self.top_share = standardize, top_share
         self.categories: list[str] = []
         self.calibration = Calibration()
         self.phase = ""
@@ -139,11 +151,12 @@ class AnomalyDetector(LightningModule, ABC):
         return next(iter(parts.values()))
 
     def score(self, anomaly_map: Tensor, parts: dict[str, Tensor]) -> Tensor:
-        """Image scores (B,) of anomaly maps (B, 1, H, W): their maxima.
+        """Image scores (B,) of anomaly maps (B, 1, H, W): their maxima, or see ``top_share``.
 
         A method that scores before it fuses or smooths finds the maps of `compare` in ``parts``.
         """
-        return anomaly_map.flatten(1).amax(1)
+        values = anomaly_map.flatten(1)
+        return values.topk(max(1, round(self.top_share * values.shape[1]))).values.mean(1)
 
     def set_constants(self, extremes: dict[str, Tensor]) -> None:
         """Set fusion constants from ``<part>_min``, ``<part>_max`` and ``category``, each (N,).
@@ -206,11 +219,11 @@ class AnomalyDetector(LightningModule, ABC):
     def checked_compare(
         self, image: Tensor, category: Tensor
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """`compare`, its maps of the shape they must have."""
+        """`compare`, its maps of the shape they must have, relative to normal ones if learned."""
         reconstruction, parts = self.compare(image, category)
         for name, part in parts.items():
             self._require_shape(f"compare's '{name}'", part, image)
-        return reconstruction, parts
+        return reconstruction, relative_to_normals(self.calibration, parts, category)
 
     def checked_fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
         """`fuse`, its map of the shape it must have."""

@@ -19,7 +19,7 @@ class LatentDetector(AnomalyDetector):
         autoencoder: frozen, see `lightning_ad.networks.autoencoders`.
         denoiser: network on its latents.
         cache_latents: encode the training images once instead of in every epoch.
-        false_alarm_rate: see `AnomalyDetector`.
+        scoring: options of `AnomalyDetector`.
 
     Raises:
         ValueError: if autoencoder and denoiser differ in channels.
@@ -32,9 +32,9 @@ class LatentDetector(AnomalyDetector):
         autoencoder: Autoencoder,
         denoiser: nn.Module,
         cache_latents: bool,
-        false_alarm_rate: float,
+        **scoring: Any,
     ) -> None:
-        super().__init__(false_alarm_rate)
+        super().__init__(**scoring)
         made, taken = autoencoder.channels, getattr(denoiser, "channels", autoencoder.channels)
         if taken != made:
             raise ValueError(

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from data_modules import AnomalyDataModule
 from lightning_ad.detector.calibration import Calibration
 from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.normals import learn_normals
 from lightning_ad.detector.processes import Rows, gather, of_all_processes
 from lightning_ad.detector.thresholds import keep_scores, warn_of_few
 
@@ -37,6 +38,8 @@ def calibrate(detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDa
     compared = _compare(detector, trainer, datamodule.val_dataloader())
     if not sum(of_all_processes(len(compared))):
         raise RuntimeError("no held-out normal images to calibrate on: raise data.val_fraction")
+    if detector.standardize:
+        learn_normals(detector.calibration, compared, len(detector.categories))
     detector.set_constants(gather([_extremes(rows) for rows in compared]))
     scored = gather([_scores(detector, rows) for rows in compared])
     warn_of_few(scored["category"], detector.false_alarm_rate)

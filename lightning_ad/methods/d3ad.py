@@ -67,7 +67,7 @@ class D3AD(LatentDetector):
         optimizer: of the denoiser.
         adaptation_optimizer: of the extractor.
         cache_latents: encode the training images once instead of in every epoch.
-        false_alarm_rate: see `AnomalyDetector`.
+        scoring: options of `AnomalyDetector`.
 
     Raises:
         ValueError: if autoencoder and denoiser differ in channels.
@@ -92,9 +92,9 @@ class D3AD(LatentDetector):
         optimizer: OptimizerFactory = lambda p: AdamW(p, lr=1e-4, weight_decay=0.01),
         adaptation_optimizer: OptimizerFactory = lambda p: AdamW(p, lr=1e-4),
         cache_latents: bool = False,
-        false_alarm_rate: float = 0.01,
+        **scoring: Any,
     ) -> None:
-        super().__init__(autoencoder, denoiser, cache_latents, false_alarm_rate)
+        super().__init__(autoencoder, denoiser, cache_latents, **scoring)
         self.features = features
         self.guidance, self.max_level, self.steps = guidance, max_level, steps
         self.neighbours, self.bins = neighbours, bins

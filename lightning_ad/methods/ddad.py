@@ -46,7 +46,7 @@ class DDAD(AnomalyDetector):
         preservation: lambda, how strongly adaptation holds on to the pretrained features.
         optimizer: of the denoiser; published: Adam with L2 0.05 beside a summed loss.
         adaptation_optimizer: of the extractor.
-        false_alarm_rate: see `AnomalyDetector`.
+        scoring: options of `AnomalyDetector`.
     """
 
     by_category = ("guidance", "adaptation_epochs")
@@ -67,9 +67,9 @@ class DDAD(AnomalyDetector):
         preservation: float = 0.1,
         optimizer: OptimizerFactory = lambda p: Adam(p, lr=3e-4, weight_decay=0.05),
         adaptation_optimizer: OptimizerFactory = lambda p: AdamW(p, lr=1e-4),
-        false_alarm_rate: float = 0.01,
+        **scoring: Any,
     ) -> None:
-        super().__init__(false_alarm_rate)
+        super().__init__(**scoring)
         self.denoiser, self.features = denoiser, features
         self.guidance, self.level, self.steps, self.eta = guidance, level, steps, eta
         self.pixel_weight, self.scored_layers, self.blur = pixel_weight, scored_layers, blur

@@ -12,7 +12,7 @@ being given with the test image. `experiments/published/` has the authors' proto
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +56,7 @@ class DeCoDiff(LatentDetector):
         warmup: share of all training steps in which the learning rate rises (ours); then it
             follows a cosine down to 0.
         cache_latents: encode the training images once instead of in every epoch.
-        false_alarm_rate: see `AnomalyDetector`.
+        scoring: options of `AnomalyDetector`.
     """
 
     kept_once = ("autoencoder", "features")
@@ -76,9 +76,9 @@ class DeCoDiff(LatentDetector):
         optimizer: OptimizerFactory = lambda p: AdamW(p, lr=1e-4, weight_decay=1e-4, fused=True),
         warmup: float = 0.05,
         cache_latents: bool = False,
-        false_alarm_rate: float = 0.01,
+        **scoring: Any,
     ) -> None:
-        super().__init__(autoencoder, denoiser, cache_latents, false_alarm_rate)
+        super().__init__(autoencoder, denoiser, cache_latents, **scoring)
         self.denoiser: ContextUNet
         self.features = features
         self.class_mode: ClassMode = class_mode or "null"

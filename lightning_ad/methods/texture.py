@@ -18,6 +18,7 @@ held-out normal images, and noise seeded by each image's own pixels.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -79,7 +80,7 @@ class TextureDDM(AnomalyDetector):
         scored_layers: how many of the pyramid's deepest layers are compared.
         smoothing: sigma in pixels of the Gaussian that smooths the map.
         optimizer: of the denoiser.
-        false_alarm_rate: see `AnomalyDetector`.
+        scoring: options of `AnomalyDetector`.
     """
 
     by_category = ("guidance",)
@@ -99,9 +100,9 @@ class TextureDDM(AnomalyDetector):
         scored_layers: int = 2,
         smoothing: float = 4.0,
         optimizer: OptimizerFactory = lambda p: AdamW(p, lr=3e-4),
-        false_alarm_rate: float = 0.01,
+        **scoring: Any,
     ) -> None:
-        super().__init__(false_alarm_rate)
+        super().__init__(**scoring)
         self.denoiser, self.features = denoiser, features
         self.guidance, self.level, self.steps, self.eta = guidance, level, steps, eta
         self.blur_scale, self.blur_sigma = blur_scale, blur_sigma

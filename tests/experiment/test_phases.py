@@ -214,3 +214,18 @@ def test_a_broken_configuration_is_named(tmp_path):
         file.write_text(text)
         with pytest.raises(SystemExit, match=rf"broken.yaml .*{message}|broken.yaml {message}"):
             main(["fit", f"--config={file}"])
+
+
+def test_statistics_of_normal_images_travel_with_the_checkpoint(arguments, tmp_path):
+    options = ["--data.val_fraction=0.5", "--model.adaptation_epochs=0"]
+    main(arguments("plain", *options))
+    relative = ["--model.standardize=true", "--model.top_share=0.05"]
+    main(arguments("run", *options, *relative, f"--ckpt_path={tmp_path / 'plain/denoise.ckpt'}"))
+    scores = (tmp_path / "run/scores.csv").read_text()
+    assert scores != (tmp_path / "plain/scores.csv").read_text()
+    state = weights(tmp_path / "run/final.ckpt")
+    assert {"calibration.pixel_mean", "calibration.feature_deviation"} <= state.keys()
+    main(["test", f"--ckpt_path={tmp_path / 'run/final.ckpt'}", *QUIET])
+    assert (tmp_path / "run/scores.csv").read_text() == scores
+    kept = load_detector(tmp_path / "run/final.ckpt")
+    assert kept.standardize and kept.top_share == 0.05
