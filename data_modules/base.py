@@ -5,8 +5,7 @@ processes. What an augmentation draws depends on the seed, the epoch and the ima
 workers, processes or where a run was resumed.
 """
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,14 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from data_modules.catalogue import Catalogue, names_hash
+from data_modules.catalogue import Catalogue, names_hash, path_below
+from data_modules.problems import Problem
 from data_modules.reading.cache import DecodedCache, user_cache_dir
 from data_modules.reading.check import check_files
 from data_modules.reading.dataset import AnomalyDataset, Augmentation, Framing, Load
-from data_modules.reading.images import load
+from data_modules.reading.images import FULL_16_BIT, Decoding, Interpolation
+from data_modules.reading.readable import Readable, ReadableLoader, readable
+from data_modules.reading.remarks import dark, log_remarks
 from data_modules.reading.samplers import EveryItemOnce, ShuffledDraws
 from data_modules.records import Batch, Record, Split
 
@@ -44,6 +46,10 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
             `quarter_turns`, `translation` (by up to a sixteenth of the side, mirrored at the
             edges); nothing if not given.
         seed: Decides the order of training images and their augmentations.
+        interpolation: How images are resized: `area` averages over what becomes one pixel;
+            `bilinear` and `bicubic` are what the authors of checkpoints used who resized by
+            torchvision.
+        white_level: The value of 16-bit images that becomes white, 4095 for a camera of 12 bits.
     """
 
     def __init__(
@@ -60,6 +66,8 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         resize: int | None = None,
         augment: list[Augmentation] | None = None,
         seed: int = 0,
+        interpolation: Interpolation = "area",
+        white_level: int = FULL_16_BIT,
     ) -> None:
         super().__init__()
         # Images are read in parallel already, and OpenCV's own threads do not survive a fork.
@@ -77,21 +85,29 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         self.num_workers = num_workers
         self.val_fraction = val_fraction
         self.seed = seed
-        self.framing = Framing(image_size, resize or image_size, tuple(augment or ()))
+        self.framing = Framing(
+            image_size, resize or image_size, tuple(augment or ()), interpolation, white_level
+        )
         self.cache = cache
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else user_cache_dir()
         self.stored: Dataset | None = None
         """What training reads instead of images, as long as a method has computed it of them."""
         self._loads: dict[Split, Load] = {}
+        self._remarked = False
+        self.unreadable: list[Problem] = []  # photographs that predict could not read
 
     def setup(self, stage: str) -> None:
         """List and check all that a stage will read, before hours are spent; fill the cache."""
         if stage == "predict":
-            check_files(self.data_set, self.predict_records())
+            self.predict_records()
         if stage in ("fit", "validate"):
             self._prepare("train")
         if stage == "test" or (stage == "fit" and any(r.split == "test" for r in self._listed)):
             self._prepare("test")
+        if stage in ("fit", "test") and not self._remarked:
+            dark_images = dark(self.first_peaks(), self.framing.white_level)
+            log_remarks(self.data_set, [*self.remarks(), *dark_images])
+            self._remarked = True
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled, augmented training images without the held-out ones; or what is `stored`."""
@@ -118,8 +134,15 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         return self._once(self.records_of("test"), self._prepare("test"))
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """The images to be scored, each once; never cached, as they are read only once."""
-        return self._once(self.predict_records(), self._decode)
+        """The images to be scored, each once; never cached, as they are read only once.
+
+        Those that cannot be read are left out, and listed in `unreadable`.
+        """
+        dataset = Readable(self._dataset(self.predict_records(), self.decoding), self.unreadable)
+        sampler = EveryItemOnce(dataset, *self._place)
+        return self._loader(
+            dataset, self.eval_batch_size, sampler, self.num_workers, ReadableLoader, readable
+        )
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """What decides the numbers that come out of this data, as JSON values."""
@@ -132,30 +155,30 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
             "val_fraction": self.val_fraction,
             "train": self._names_hash("train"),
             "test": self._names_hash("test"),
+            **self.decoding.changed(),
         }
 
     def _names_hash(self, split: Split) -> str:
         records = [record for record in self._listed if record.split == split]
-        return names_hash(
-            sorted(record.image.relative_to(self.root).as_posix() for record in records)
-        )
+        return names_hash(sorted(path_below(record.image, self.root) for record in records))
 
     @property
-    def _decode(self) -> Load:
-        return partial(load, size=self.framing.resize, rule=self.mask_rule)
+    def decoding(self) -> Decoding:
+        """How this data set's files become pixels."""
+        seen = self.framing
+        return Decoding(seen.resize, self.mask_rule, seen.interpolation, seen.white_level)
 
     def _prepare(self, split: Split) -> Load:
         """Check a split's files, or find them decoded in the cache; how to get at the pixels."""
         if split not in self._loads:
             records = self.records_of(split)
             if self.cache:
-                size, rule = self.framing.resize, self.mask_rule
                 self._loads[split] = DecodedCache(
-                    self.cache_dir, self.data_set, records, size, rule
+                    self.cache_dir, self.data_set, records, self.decoding
                 )
             else:
-                check_files(self.data_set, records)
-                self._loads[split] = self._decode
+                check_files(self.data_set, records, self.mask_rule)
+                self._loads[split] = self.decoding
         return self._loads[split]
 
     @property
@@ -177,13 +200,20 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         return self._loader(dataset, self.eval_batch_size, sampler, self.num_workers)
 
     def _loader(
-        self, dataset: Dataset, batch_size: int, sampler: DistributedSampler, workers: int
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        sampler: DistributedSampler,
+        workers: int,
+        loader: type[DataLoader] = DataLoader,
+        collate: Callable[[list[Any]], Any] | None = None,
     ) -> DataLoader[Batch]:
-        return DataLoader(
-            dataset,  # type: ignore[arg-type]  # items are collated to batches
+        return loader(
+            dataset,
             batch_size=batch_size,
             sampler=sampler,
             num_workers=workers,
+            collate_fn=collate,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
         )

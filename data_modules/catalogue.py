@@ -8,16 +8,20 @@ thresholds calibrated on specimens that were trained on would be too low for oth
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from data_modules.problems import DataError, WrongTreeError
-from data_modules.reading.images import MaskRule
-from data_modules.reading.layout import find_categories
+from data_modules.problems import DataError, ImageError, Problem, WrongTreeError
+from data_modules.reading.images import MaskRule, decode, require_complete
+from data_modules.reading.layout import NORMAL_FOLDERS, find_categories, looks_normal
+from data_modules.reading.walk import folders_below, images_in, unread_images_in
 from data_modules.records import Counts, Record, Split
+
+SAMPLE = 8  # images whose values are looked at before a run
 
 
 class Catalogue(ABC):
@@ -56,6 +60,11 @@ class Catalogue(ABC):
     def has_masks(self) -> bool:
         """Whether defects are marked pixel by pixel."""
         return True
+
+    @property
+    def only_predicts(self) -> bool:
+        """Whether the root holds photographs to score and nothing to train or to test on."""
+        return False
 
     @property
     def data_set(self) -> str:
@@ -126,7 +135,7 @@ class Catalogue(ABC):
         """
         wanted = round(len(records) * self.val_fraction)
         held_out: set[int] = set()
-        for photographs in _specimens(records)[:-1]:
+        for photographs in _specimens(records, self.root)[:-1]:
             if not held_out or len(held_out) + len(photographs) <= wanted:
                 held_out.update(photographs)
         return [index in held_out for index in range(len(records))]
@@ -149,6 +158,48 @@ class Catalogue(ABC):
                 (held_out if held else train).append(record)
         return train, held_out
 
+    def folders_of(self, category: str) -> list[Path]:
+        """Folders whose images all belong to a category; unless a subclass says more, its own."""
+        return [self.root / category]
+
+    def left_out(self) -> list[Path]:
+        """Images in the folders of the chosen categories that are neither scored nor masks."""
+        known = {path for record in self._listed for path in (record.image, *record.masks)}
+        found = []
+        for category in self.categories:
+            known.update(self.list_masks(category))
+            for top in self.folders_of(category):
+                for folder in folders_below(top):
+                    found += [*images_in(folder), *unread_images_in(folder)]
+        return [image for image in found if image not in known]
+
+    def remarks(self) -> Iterator[Problem]:
+        """What is odd about the chosen categories, though a run can go on."""
+        for image in self.left_out():
+            yield Problem("images left out", image, "they lie where none is looked for")
+        counts = Counter((record.category, record.label) for record in self._listed)
+        masked = Counter(record.category for record in self._listed if record.label and record.mask)
+        for category in self.categories:
+            defective = counts[category, 1]
+            if defective and not masked[category]:
+                detail = f"{defective} defective images of {category}, 0 masks: image metrics only"
+                yield Problem("no masks", self.root, detail)
+        for defect in sorted(
+            {r.defect for r in self._listed if r.label and looks_normal(r.defect)}
+        ):
+            detail = f"its images count as defects; normal are {', '.join(NORMAL_FOLDERS)}"
+            yield Problem("folder that sounds normal", Path(defect), detail)
+
+    def first_peaks(self) -> list[tuple[Path, int]]:
+        """Largest values of the first training images, of those with 16 bits."""
+        images = [record.image for record in self._listed if record.split == "train"][:SAMPLE]
+        found = []
+        for image in images:
+            with suppress(ImageError):  # the check of all files says so
+                if require_complete(image).deep:
+                    found.append((image, int(decode(image).max())))
+        return found
+
     def held_out_records(self) -> list[Record]:
         """The normal training images that only validate and calibrate."""
         return self._train_and_held_out[1]
@@ -158,26 +209,39 @@ class Catalogue(ABC):
         return self._train_and_held_out[0]
 
 
-def _specimens(records: Sequence[Record]) -> list[list[int]]:
+def _specimens(records: Sequence[Record], root: Path) -> list[list[int]]:
     """Places of each specimen's photographs among the records, ordered by a hash of its name.
 
     An image without a specimen is one of its own; so is each where all show the same.
     """
     alike = len({record.specimen for record in records}) == 1
     places: dict[tuple[str, int | str], list[int]] = defaultdict(list)
+    names = identities([record.image for record in records], root)
     for place, record in enumerate(records):
         if alike or record.specimen is None:
-            places[names_hash([record.image.name]), place].append(place)
+            places[names_hash([names[place]]), place].append(place)
         else:
             places[names_hash([record.specimen]), record.specimen].append(place)
     return [places[key] for key in sorted(places, key=lambda key: key[0])]
 
 
+def identities(images: Sequence[Path], root: Path) -> list[str]:
+    """A name for each image by which to choose it: its file's, or its path if others share that."""
+    names = Counter(image.name for image in images)
+    return [image.name if names[image.name] == 1 else path_below(image, root) for image in images]
+
+
+def path_below(path: Path, root: Path) -> str:
+    """A file's path below `root`, the same on every system; its whole path if it lies elsewhere."""
+    return (path.relative_to(root) if path.is_relative_to(root) else path.absolute()).as_posix()
+
+
 def name_share(name: str) -> float:
-    """A number in [0, 1) that only depends on a file's name: to split where no split is given."""
+    """A number in [0, 1) that only depends on a name: to split where no split is given."""
     return int(names_hash([name])[:8], 16) / 16**8
 
 
 def names_hash(names: Iterable[str]) -> str:
     """SHA-256 over names in the given order."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    text = "\n".join(names)
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from data_modules.mvtec import MVTecAD
-from data_modules.reading.layout import folders_in, images_in, pair_masks, train_test_records
+from data_modules.reading.layout import pair_masks, train_test_records
+from data_modules.reading.walk import folders_in, images_in
 from data_modules.records import Counts, Record
 
 

@@ -14,7 +14,9 @@ from typing import Any, ClassVar, Literal
 from data_modules.base import AnomalyDataModule
 from data_modules.mtd_tiles import tiles_of, tiles_to_test
 from data_modules.problems import DataError
-from data_modules.reading.layout import folders_in, images_in
+from data_modules.reading.layout import file_below
+from data_modules.reading.texts import read_text
+from data_modules.reading.walk import folders_in, images_in
 from data_modules.records import GOOD, Counts, Record, Split
 
 NAME_LIST = "mtd_train_filenames.txt"
@@ -64,8 +66,10 @@ class MTD(AnomalyDataModule):
         """Records of the free tiles, those of the list included, and of all kinds of defect."""
         images = [image for folder in folders_in(self.root) for image in _of_kind(folder, False)]
         if self.split == "published":
+            source = f"MTD: the list of names {self.train_list or NAME_LIST}"
+            folder = self.root / FREE / "Imgs"
             images = sorted(
-                {*images, *(self.root / FREE / "Imgs" / name for name in self.train_names)}
+                {*images, *(file_below(folder, name, source) for name in self.train_names)}
             )
         tiles = tiles_of([image.stem for image in images])
         trains = self._trains(images, tiles)
@@ -81,6 +85,10 @@ class MTD(AnomalyDataModule):
                 mask = mask or image.with_suffix(".png")
                 records.append(Record(image, mask, 1, "test", category, defect, tile))
         return records
+
+    def folders_of(self, category: str) -> list[Path]:
+        """All folders of tiles."""
+        return [folder for folder in folders_in(self.root) if folder.name.startswith("MT_")]
 
     def list_masks(self, category: str) -> list[Path]:
         """All .png files, as images are .jpg."""
@@ -105,7 +113,7 @@ class MTD(AnomalyDataModule):
             )
         if not file.is_file():
             raise DataError(f"MTD: there is no list of names {file} (data.train_list)")
-        names = frozenset(file.read_text().split())
+        names = frozenset(read_text(file).split())
         if not names:
             raise DataError(f"MTD: the list of names {file} (data.train_list) is empty")
         return names

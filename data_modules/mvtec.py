@@ -7,12 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from data_modules.base import AnomalyDataModule
-from data_modules.reading.layout import (
-    folders_in,
-    has_train_or_test,
-    images_below,
-    train_test_records,
-)
+from data_modules.reading.layout import has_train_or_test, train_test_records
+from data_modules.reading.walk import folders_in, images_below, inner_folder
 from data_modules.records import Counts, Record
 
 
@@ -48,4 +44,4 @@ class MVTecAD(AnomalyDataModule):
 
     def list_masks(self, category: str) -> list[Path]:
         """All images below `<category>/ground_truth`."""
-        return list(images_below(self.root / category / "ground_truth"))
+        return list(images_below(inner_folder(self.root / category, "ground_truth")))

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from data_modules.mvtec import MVTecAD
-from data_modules.reading.layout import images_in, normal_records, train_test_records
+from data_modules.reading.layout import normal_records, train_test_records
+from data_modules.reading.walk import images_in, inner_folder
 from data_modules.records import Counts, Record
 
 VALIDATION = "validation"
@@ -32,7 +33,9 @@ class MVTecLOCO(MVTecAD):
     def list_category(self, category: str) -> list[Record]:
         """Records of one category; validation images are among the training ones."""
         folder = self.root / category
-        validation = normal_records(images_in(folder / VALIDATION / "good"), "train", category)
+        validation = normal_records(
+            images_in(inner_folder(inner_folder(folder, VALIDATION), "good")), "train", category
+        )
         return train_test_records(folder, category, folders_of_masks) + validation
 
     def is_held_out(self, records: Sequence[Record]) -> list[bool]:

@@ -4,13 +4,14 @@ Splits, labels and masks are listed in one JSON file per object. The images come
 the largest one that is there is read.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from data_modules.base import AnomalyDataModule
 from data_modules.problems import DataError
-from data_modules.reading.layout import images_below
+from data_modules.reading.layout import file_below
+from data_modules.reading.texts import read_json
+from data_modules.reading.walk import images_below
 from data_modules.records import GOOD, Record, Split
 
 LISTS = (Path("realiad_jsons", "realiad_jsons"), Path("realiad_jsons"))
@@ -37,46 +38,45 @@ class RealIAD(AnomalyDataModule):
     def list_category(self, category: str) -> list[Record]:
         """Records of one object, from its JSON file."""
         path = self._list_file(category)
+        source = f"Real-IAD: {path}"
+        content = read_json(path)
         try:
-            content = json.loads(path.read_text())
             normal = content["meta"]["normal_class"]
             prefix = content["meta"].get("prefix") or category
-            images = next(
-                self.root / images / prefix
-                for images in IMAGES
-                if (self.root / images / category).is_dir()
+            largest = next(
+                self.root / images for images in IMAGES if (self.root / images / category).is_dir()
             )
-            records = []
+            folder = file_below(largest, prefix, source)
+
+            def record(sample: dict[str, Any], split: Split) -> Record:
+                image = file_below(folder, sample["image_path"], source)
+                specimen = Path(sample["image_path"]).parent.as_posix()  # of its five views
+                kind = sample["anomaly_class"]
+                if kind == normal:
+                    return Record(image, None, 0, split, category, GOOD, specimen)
+                mask = sample["mask_path"]
+                marked = file_below(folder, mask, source) if mask else image.with_suffix(".png")
+                return Record(image, marked, 1, split, category, kind, specimen)
+
             splits: tuple[Split, ...] = ("train", "test")
-            for split in splits:
-                for sample in content[split]:
-                    records.append(_record(sample, images, normal, split, category))
-            return records
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            return [record(sample, split) for split in splits for sample in content[split]]
+        except (KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"Real-IAD: {path} is not a published list ({error!r}); expected `meta` with "
+                f"{source} is not a published list ({error!r}); expected `meta` with "
                 "`normal_class`, and `train` and `test` with `image_path`, `mask_path` and "
                 "`anomaly_class`"
             ) from error
 
+    def folders_of(self, category: str) -> list[Path]:
+        """The folder of the largest images."""
+        folders = [self.root / images / category for images in IMAGES]
+        return [next(folder for folder in folders if folder.is_dir())]
+
     def list_masks(self, category: str) -> list[Path]:
         """All .png files among the images, which are .jpg."""
-        folders = [self.root / images / category for images in IMAGES]
-        files = images_below(next(folder for folder in folders if folder.is_dir()))
+        files = images_below(self.folders_of(category)[0])
         return [file for file in files if file.suffix.casefold() == ".png"]
 
     def _list_file(self, category: str) -> Path:
         files = [self.root / lists / f"{category}.json" for lists in LISTS]
         return next((file for file in files if file.is_file()), files[0])
-
-
-def _record(
-    sample: dict[str, Any], images: Path, normal: str, split: Split, category: str
-) -> Record:
-    """One list entry; a specimen's five views share a folder."""
-    image = images / sample["image_path"]
-    specimen = Path(sample["image_path"]).parent.as_posix()
-    if sample["anomaly_class"] == normal:
-        return Record(image, None, 0, split, category, GOOD, specimen)
-    mask = images / sample["mask_path"] if sample["mask_path"] else image.with_suffix(".png")
-    return Record(image, mask, 1, split, category, sample["anomaly_class"], specimen)

@@ -17,7 +17,7 @@ from data_modules.defects import photograph
 from data_modules.perlin import perlin_noise
 from data_modules.problems import DataError
 from data_modules.reading.images import Pixels, read_image
-from data_modules.reading.layout import images_below
+from data_modules.reading.walk import images_below
 
 if TYPE_CHECKING:
     import albumentations as A

@@ -4,19 +4,15 @@ As downloaded, `split_csv/1cls.csv` says what trains, images end in .JPG and mas
 The publisher's conversion gives MVTec AD's tree, in which images keep .JPG and masks are .png.
 """
 
-import csv
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 from data_modules.base import AnomalyDataModule
 from data_modules.problems import DataError, WrongTreeError
-from data_modules.reading.layout import (
-    folders_in,
-    has_train_or_test,
-    images_below,
-    train_test_records,
-)
+from data_modules.reading.layout import file_below, has_train_or_test, train_test_records
+from data_modules.reading.texts import read_table
+from data_modules.reading.walk import folders_in, images_below
 from data_modules.records import GOOD, Counts, Record, Split
 
 SPLIT_FILE = Path("split_csv", "1cls.csv")
@@ -70,18 +66,26 @@ class VisA(AnomalyDataModule):
         return [*images_below(folder / "Data" / "Masks"), *images_below(folder / "ground_truth")]
 
     def _record(self, row: dict[str, str]) -> Record:
+        source = f"VisA: {self.root / SPLIT_FILE}"
         needed = COLUMNS[:4] if row["label"] == "normal" else COLUMNS
         lacking = [name for name in needed if not row[name]]
         if lacking:
             raise DataError(
-                f"VisA: {self.root / SPLIT_FILE} has no {', '.join(lacking)} in the row of "
+                f"{source} has no {', '.join(lacking)} in the row of "
                 f"{row['image'] or row['object']}; expected {', '.join(needed)}"
             )
-        image = self.root / row["image"]
+        for name, known in (("split", ("train", "test")), ("label", ("normal", "anomaly"))):
+            if row[name] not in known:
+                raise DataError(
+                    f"{source} has the {name} '{row[name]}' in the row of {row['image']}; "
+                    f"expected {' or '.join(known)}"
+                )
+        image = file_below(self.root, row["image"], source)
         split: Split = "train" if row["split"] == "train" else "test"
         if row["label"] == "normal":
             return Record(image, None, 0, split, row["object"], GOOD)
-        return Record(image, self.root / row["mask"], 1, split, row["object"], "bad")
+        mask = file_below(self.root, row["mask"], source)
+        return Record(image, mask, 1, split, row["object"], "bad")
 
     @cached_property
     def _rows(self) -> list[dict[str, str]]:
@@ -90,8 +94,7 @@ class VisA(AnomalyDataModule):
             raise WrongTreeError(
                 f"VisA: {path} is missing; the downloaded tree (data.root) comes with it"
             )
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if not set(COLUMNS) <= set(reader.fieldnames or ()):
-                raise DataError(f"VisA: {path} lacks columns; expected {', '.join(COLUMNS)}")
-            return list(reader)
+        columns, rows = read_table(path)
+        if not set(COLUMNS) <= set(columns):
+            raise DataError(f"VisA: {path} lacks columns; expected {', '.join(COLUMNS)}")
+        return rows

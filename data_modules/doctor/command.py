@@ -23,10 +23,12 @@ from data_modules.doctor.examine import (
     coverage,
     duplicates,
     examine_all,
+    examined,
     orphans,
 )
 from data_modules.doctor.leaks import Leaks, find_leaks, leak_problems, leaks_json
 from data_modules.problems import DataError, Problem
+from data_modules.reading.remarks import dark, turned
 
 CLEAN, PROBLEMS, NOT_THE_DATA_SET = 0, 1, 2
 
@@ -46,6 +48,12 @@ class Diagnosis:
     def status(self) -> int:
         """Exit status."""
         return PROBLEMS if self.problems else CLEAN
+
+    @property
+    def masks(self) -> tuple[int, int]:
+        """Numbers of defective images, and of those of them that have a mask file."""
+        defective = [finding.record for finding in self.findings if finding.record.label]
+        return len(defective), sum(any(m.exists() for m in r.masks) for r in defective)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -74,20 +82,31 @@ def diagnose(data: AnomalyDataModule) -> Diagnosis:
     counts = count_images(data)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        examined = progress.track(examine_all(data), len(data.records()), description="examining")
-        findings = list(examined)
-        compared = progress.track(
-            find_leaks(data, findings), len(data.categories), description="comparing"
-        )
-        leaks = list(compared)
+        found = progress.track(examine_all(data), len(examined(data)), description="examining")
+        findings = list(found)
+        leaks = [] if data.only_predicts else _compared(data, findings, progress)
     problems = [problem for finding in findings for problem in finding.problems]
     notes = [note for finding in findings for note in finding.notes]
-    problems += orphans(data)
-    leaked = [found for category in leaks for found in leak_problems(category, data.root)]
-    for serious, problem in (*duplicates(findings), *coverage(data), *leaked):
+    further = list(duplicates(findings))
+    if data.only_predicts:
+        detail = f"to train and to test, {data.tree} are needed"
+        notes.append(Problem("photographs for predict alone", data.root, detail))
+    else:
+        problems += orphans(data)
+        further += coverage(data)
+        further += [found for category in leaks for found in leak_problems(category, data.root)]
+        notes += data.remarks()
+    for serious, problem in further:
         (problems if serious else notes).append(problem)
+    notes += turned([(each.record.image, each.header) for each in findings if each.header])
+    notes += dark([(each.record.image, each.peak) for each in findings], data.framing.white_level)
     notes += _unlike_published(data, counts)
     return Diagnosis(data, counts, findings, leaks, problems, notes)
+
+
+def _compared(data: AnomalyDataModule, findings: list[Finding], progress: Progress) -> list[Leaks]:
+    found = find_leaks(data, findings)
+    return list(progress.track(found, len(data.categories), description="comparing"))
 
 
 def _unlike_published(data: AnomalyDataModule, counts: Sequence[Count]) -> Iterable[Problem]:
@@ -116,6 +135,8 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
             for category, sizes in _by_category(diagnosis, "size").items()
         },
         "leaks": [leaks_json(leaks) for leaks in diagnosis.leaks],
+        "defective_images": diagnosis.masks[0],
+        "masks": diagnosis.masks[1],
         "problems": [_problem_json(problem) for problem in diagnosis.problems],
         "notes": [_problem_json(note) for note in diagnosis.notes],
     }
@@ -143,6 +164,9 @@ def show(diagnosis: Diagnosis) -> None:
     _show_list(console, "notes", diagnosis.notes, shown=3)
     _show_list(console, "problems", diagnosis.problems, shown=None)
     verdict = f"{len(diagnosis.problems)} problems" if diagnosis.problems else "clean"
+    if not diagnosis.data.only_predicts:
+        defective, masks = diagnosis.masks
+        verdict += f"; {defective} defective images, {masks} masks"
     console.print(verdict, style="bold red" if diagnosis.problems else "bold green")
 
 

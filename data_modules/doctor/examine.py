@@ -8,13 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from data_modules.catalogue import Catalogue
 from data_modules.neighbour import thumbnail
 from data_modules.problems import ImageError, Problem
-from data_modules.reading.check import file_problems
-from data_modules.reading.images import MaskRule, Pixels, Values, binarise, decode, read_image
+from data_modules.reading.check import Checked
+from data_modules.reading.formats import Header
+from data_modules.reading.images import (
+    MaskRule,
+    Pixels,
+    Values,
+    as_rgb,
+    binarise,
+    decode,
+    in_rgb_order,
+)
+from data_modules.reading.layout import NORMAL_FOLDERS
 from data_modules.records import Record
 
 
@@ -32,6 +41,9 @@ class Finding:
     mode: str = "unreadable"
     size: tuple[int, int] = (0, 0)
     thumbnail: Pixels | None = None
+    header: Header | None = None
+    peak: int = 0
+    """The largest value of a 16-bit image."""
 
 
 def examine_all(data: Catalogue) -> Iterator[Finding]:
@@ -39,19 +51,28 @@ def examine_all(data: Catalogue) -> Iterator[Finding]:
     with ThreadPoolExecutor() as pool:
         yield from pool.map(
             lambda record: examine(record, data.mask_rule, data.published_empty_masks),
-            data.records(),
+            examined(data),
         )
+
+
+def examined(data: Catalogue) -> list[Record]:
+    """The records to look at: all, or photographs that are only there to be scored."""
+    return data.predict_records() if data.only_predicts else data.records()
 
 
 def examine(record: Record, rule: MaskRule, empty: frozenset[str] = frozenset()) -> Finding:
     """Decode the image and its masks; masks named in `empty` are known to be published empty."""
-    finding = Finding(record, list(file_problems(record)))
+    checked = Checked(record)
+    finding = Finding(record, checked.problems, header=checked.header)
+    if checked.header:
+        finding.mode = checked.header.mode
+        finding.size = (checked.header.width, checked.header.height)
     broken = {problem.path for problem in finding.problems}
     if record.image not in broken:
         try:
-            finding.thumbnail = thumbnail(read_image(record.image))
-            with Image.open(record.image) as image:
-                finding.mode, finding.size = image.mode, image.size
+            values = decode(record.image)
+            finding.peak = int(values.max()) if values.dtype == np.uint16 else 0
+            finding.thumbnail = thumbnail(as_rgb(in_rgb_order(values), record.image))
             finding.digest = hashlib.sha256(record.image.read_bytes()).hexdigest()
         except ImageError as error:
             finding.problems.append(error.problem)
@@ -121,7 +142,10 @@ def coverage(data: Catalogue) -> Iterator[tuple[bool, Problem]]:
         for label, name in ((0, "normal"), (1, "defective")):
             if not counts[category, "test", label]:
                 detail = f"of {category}: metrics that need them are not defined"
-                yield False, Problem(f"no {name} test images", data.root, detail)
+                others_only = label == 0 and counts[category, "test", 1] > 0
+                if others_only:  # more likely a folder of another name
+                    detail += f"; their folder is called {' or '.join(NORMAL_FOLDERS)}"
+                yield others_only, Problem(f"no {name} test images", data.root, detail)
 
 
 @dataclass(frozen=True)
@@ -137,6 +161,8 @@ class Count:
 
 def count_images(data: Catalogue) -> list[Count]:
     """Images per category, split and defect, with totals over normal and defective images."""
+    if data.only_predicts:
+        return [Count(data.categories[0], "predict", "-", len(data.predict_records()), None)]
     rows = []
     for category in data.categories:
         records = [record for record in data.records() if record.category == category]

@@ -22,7 +22,7 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from data_modules.problems import ImageError, Problem, raise_any
 from data_modules.reading.check import check_files
-from data_modules.reading.images import MaskRule, Pixels, load
+from data_modules.reading.images import Decoding, Pixels
 from data_modules.reading.store import (
     digest,
     file_stamp,
@@ -54,12 +54,11 @@ class Shelf:
     """Decoded images of one category and split."""
 
     def __init__(
-        self, directory: Path, name: str, records: Sequence[Record], size: int, rule: MaskRule
+        self, directory: Path, name: str, records: Sequence[Record], decoding: Decoding
     ) -> None:
         self.records = records
-        self.size = size
-        self.rule = rule
-        self.folder = directory / f"{name}-{size}-{self._key()[:16]}"
+        self.decoding = decoding
+        self.folder = directory / f"{name}-{decoding.size}-{self._key()[:16]}"
         self.masked = [record for record in records if record.label and record.masks]
         self.rows = {str(record.image): row for row, record in enumerate(records)}
         self.mask_rows = {str(record.image): row for row, record in enumerate(self.masked)}
@@ -67,7 +66,7 @@ class Shelf:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each file of the folder."""
-        square = (self.size, self.size)
+        square = (self.decoding.size, self.decoding.size)
         return {"images": (len(self.records), *square, 3), "masks": (len(self.masked), *square)}
 
     @property
@@ -92,7 +91,7 @@ class Shelf:
         return images, masks
 
     def load(self, record: Record) -> tuple[Pixels, Pixels]:
-        """Image and mask of a record, as `images.load` decodes them."""
+        """Image and mask of a record, as they were decoded."""
         images, masks = self.maps
         row = self.mask_rows.get(str(record.image))
         image = np.array(images[self.rows[str(record.image)]])
@@ -120,7 +119,7 @@ class Shelf:
         def decode(row: int) -> Problem | None:
             record = self.records[row]
             try:
-                images[row], mask = load(record, self.size, self.rule)
+                images[row], mask = self.decoding(record)
             except ImageError as error:
                 return error.problem
             if str(record.image) in self.mask_rows:
@@ -143,7 +142,15 @@ class Shelf:
             for record in self.records
             for path in (record.image, *(record.masks if record.label else ()))
         ]
-        return digest(json.dumps([FORMAT, self.size, self.rule, files]).encode())
+        changed = self.decoding.changed()
+        decided = [
+            FORMAT,
+            self.decoding.size,
+            self.decoding.rule,
+            files,
+            *([changed] if changed else []),
+        ]
+        return digest(json.dumps(decided).encode())
 
 
 class DecodedCache:
@@ -153,13 +160,13 @@ class DecodedCache:
     """
 
     def __init__(
-        self, directory: Path, name: str, records: Sequence[Record], size: int, rule: MaskRule
+        self, directory: Path, name: str, records: Sequence[Record], decoding: Decoding
     ) -> None:
         groups = defaultdict(list)
         for record in records:
             groups[record.category, record.split].append(record)
         self.shelves = {
-            (category, split): Shelf(directory, f"{name}-{category}-{split}", group, size, rule)
+            (category, split): Shelf(directory, f"{name}-{category}-{split}", group, decoding)
             for (category, split), group in groups.items()
         }
         missing = [shelf for shelf in self.shelves.values() if not shelf.is_complete()]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data_modules.reading.images import Pixels
+from data_modules.reading.images import FULL_16_BIT, Interpolation, Pixels
 from data_modules.reading.samplers import Draw
 from data_modules.records import Record
 
@@ -34,16 +34,30 @@ class Item(TypedDict):
 
 @dataclass(frozen=True)
 class Framing:
-    """Square of `resize` pixels, of which a crop of `image_size` is seen, and its augmentations."""
+    """Square of `resize` pixels, of which a crop of `image_size` is seen, and its augmentations.
+
+    `interpolation` and `white_level` say how files become pixels, see `images.Decoding`.
+    """
 
     image_size: int
     resize: int
     augment: tuple[Augmentation, ...]
+    interpolation: Interpolation = "area"
+    white_level: int = FULL_16_BIT
 
     def __post_init__(self) -> None:
         if self.resize < self.image_size:
             raise ValueError(
                 f"data.resize ({self.resize}) must be at least data.image_size ({self.image_size})"
+            )
+        if self.interpolation not in get_args(Interpolation):
+            raise ValueError(
+                f"data.interpolation must be one of {', '.join(get_args(Interpolation))}, not "
+                f"{self.interpolation}"
+            )
+        if not 1 <= self.white_level <= FULL_16_BIT:
+            raise ValueError(
+                f"data.white_level must lie between 1 and {FULL_16_BIT}, not {self.white_level}"
             )
         for name in self.augment:
             if name not in get_args(Augmentation):

@@ -1,12 +1,10 @@
 """From files to pixels: every image becomes 8-bit RGB, every mask 0/1, on purpose.
 
-OpenCV decodes. It hands back a half-grey picture for a truncated file without a word, so the end of
-each file is looked at first, and where it is not the expected one Pillow, which is strict, decides.
-Orientation tags are ignored, as masks are drawn on the pixels as stored.
+OpenCV decodes. Orientation tags are ignored, as masks are drawn on the pixels as stored.
 """
 
 import io
-import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,29 +14,73 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_modules.problems import ImageError, Problem
+from data_modules.reading.formats import TIFF, Header, decodes, header_of, opened, require_file
 from data_modules.records import Record
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-TIFF = (b"II*\0", b"MM\0*")
-ORIENTATION = 274  # number of the tag
+FULL_16_BIT = 65535
 MaskRule = Literal["half", "nonzero"]
+Interpolation = Literal["area", "bilinear", "bicubic"]
 Pixels = NDArray[np.uint8]
 Values = NDArray[Any]
 
 
-def read_image(path: Path) -> Pixels:
+@dataclass(frozen=True)
+class Decoding:
+    """How files become the pixels of a data set.
+
+    Args:
+        size: Side of the squares that images and masks are resized to, in pixels.
+        rule: What a mask marks, see `read_mask`.
+        interpolation: How images are resized, see `resize`.
+        white_level: The value of 16-bit images that becomes 255, see `read_image`.
+    """
+
+    size: int
+    rule: MaskRule = "half"
+    interpolation: Interpolation = "area"
+    white_level: int = FULL_16_BIT
+
+    def __call__(self, record: Record) -> tuple[Pixels, Pixels]:
+        """Image (size, size, 3) and mask (size, size) of a record, the aspect ratio not kept.
+
+        Masks take the nearest pixel; a normal image has an all-zero one. Raises ImageError when a
+        file is broken or sizes differ.
+        """
+        image = read_image(record.image, self.white_level)
+        mask = np.zeros(image.shape[:2], np.uint8)
+        for path in record.masks if record.label else ():
+            part = read_mask(path, self.rule)
+            require_same_size(path, part.shape, mask.shape)
+            mask |= part
+        square = (self.size, self.size)
+        nearest = cv2.resize(mask, square, interpolation=cv2.INTER_NEAREST_EXACT)
+        return resize(image, self.size, self.interpolation), np.asarray(nearest, np.uint8)
+
+    def changed(self) -> dict[str, str | int]:
+        """What decides pixels beside size and rule, where it is not the default."""
+        usual = Decoding(self.size)
+        names = ("interpolation", "white_level")
+        return {n: getattr(self, n) for n in names if getattr(self, n) != getattr(usual, n)}
+
+
+def read_image(path: Path, white_level: int = FULL_16_BIT) -> Pixels:
     """RGB image, uint8 (H, W, 3).
 
-    Grayscale is repeated, alpha is dropped, 16-bit values are divided by 257 (the full range maps
-    onto the full range, nothing is stretched). Raises ImageError naming the file.
+    Grayscale is repeated, alpha is dropped. Of 16-bit images, `white_level` becomes 255, and what
+    is brighter as well: unless a camera used fewer bits, values are divided by 257 (the full range
+    maps to the full range, nothing is stretched).
     """
-    values = decode(path)
-    return as_rgb(values if values.ndim == 2 else values[..., 2::-1], path)  # from BGR or BGRA
+    return as_rgb(in_rgb_order(decode(path)), path, white_level)
 
 
-def as_rgb(values: Values, path: Path) -> Pixels:
+def in_rgb_order(values: Values) -> Values:
+    """Decoded values (H, W), or (H, W, 3) in the order red, green, blue without alpha."""
+    return values if values.ndim == 2 else values[..., 2::-1]
+
+
+def as_rgb(values: Values, path: Path, white_level: int = FULL_16_BIT) -> Pixels:
     """Values (H, W), or (H, W, 3 or 4) in the order red, green, blue, alpha, as RGB of 8 bits."""
-    pixels = _to_8_bit(values, path)
+    pixels = _to_8_bit(values, path, white_level)
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], 3, axis=2)
     return np.ascontiguousarray(pixels[..., :3])
@@ -61,36 +103,30 @@ def binarise(values: Values, rule: MaskRule, path: Path) -> Pixels:
         return (values != 0).astype(np.uint8)
     if values.dtype not in (np.uint8, np.uint16):
         raise _unsupported(path, values)
-    if values.max() == 1:
+    largest, limit = int(values.max()), np.iinfo(values.dtype).max
+    if 0 < largest <= limit // 2:
         detail = (
-            "would count as black: a defect is marked above half of the largest possible value, "
-            "so save masks with 0 and 255"
+            f"its largest value is {largest} and would count as black: a defect is marked above "
+            f"half of {limit}. Save masks with 0 and {limit}; Folder reads masks of class numbers "
+            "with data.mask_rule nonzero"
         )
-        raise ImageError(Problem("mask of zeros and ones", path, detail))
-    return (values > np.iinfo(values.dtype).max // 2).astype(np.uint8)
+        raise ImageError(Problem("mask that marks nothing", path, detail))
+    return (values > limit // 2).astype(np.uint8)
 
 
-def load(record: Record, size: int, rule: MaskRule) -> tuple[Pixels, Pixels]:
-    """Image (size, size, 3) and mask (size, size) of a record, resized without keeping the ratio.
+def resize(image: Pixels, size: int, interpolation: Interpolation = "area") -> Pixels:
+    """An image as a square.
 
-    Images are averaged over areas when they shrink, masks take the nearest pixel. A normal image
-    has an all-zero mask. Raises ImageError when a file is broken or sizes differ.
+    `area` averages where an image shrinks in a direction, else it is bilinear. `bilinear` and
+    `bicubic` are Pillow's, which widens its filters where an image shrinks: what torchvision does
+    to the images of authors who use it.
     """
-    image = read_image(record.image)
-    mask = np.zeros(image.shape[:2], np.uint8)
-    for path in record.masks if record.label else ():
-        part = read_mask(path, rule)
-        require_same_size(path, part.shape, mask.shape)
-        mask |= part
-    nearest = cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
-    return resize(image, size), np.asarray(nearest, np.uint8)
-
-
-def resize(image: Pixels, size: int) -> Pixels:
-    """An image as a square, averaged over areas if it shrinks in a direction, else bilinear."""
-    shrinks = size < max(image.shape[:2])
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (size, size), interpolation=how), np.uint8)
+    if interpolation == "area":
+        shrinks = size < max(image.shape[:2])
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(image, (size, size), interpolation=how), np.uint8)
+    filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    return np.array(Image.fromarray(image).resize((size, size), filters[interpolation]))
 
 
 def require_same_size(path: Path, mask: tuple[int, ...], image: tuple[int, ...]) -> None:
@@ -102,54 +138,41 @@ def require_same_size(path: Path, mask: tuple[int, ...], image: tuple[int, ...])
         raise ImageError(Problem("mask of another size", path, detail))
 
 
-def looks_complete(head: bytes, tail: bytes, size: int) -> bool:
-    """Whether a file of `size` bytes ends as its format says; False only means: look closer."""
-    if head.startswith(b"\x89PNG"):
-        return tail[-8:-4] == b"IEND"
-    if head.startswith(b"\xff\xd8"):
-        return tail.endswith(b"\xff\xd9")
-    if head.startswith(b"BM"):
-        return int.from_bytes(head[2:6], "little") == size
-    return False
-
-
-def require_complete(path: Path) -> tuple[int, int]:
-    """(height, width) from the header; raises ImageError if the file is cut short."""
+def require_complete(path: Path) -> Header:
+    """The header of an image; raises ImageError if the file is cut short."""
     try:
+        require_file(path)
         with path.open("rb") as file:
-            head = file.read(32)
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 32))
-            tail = file.read()
-        with Image.open(path) as image:
-            shape = image.height, image.width
+            header = header_of(file)
     except Exception as error:  # Pillow's plugins raise many types for broken files
         raise _unreadable(path, error) from error
-    if not looks_complete(head, tail, size):
+    if not header.complete:
         decode(path)
-    return shape
+    return header
 
 
 def decode(path: Path) -> Values:
     """Values as stored, (H, W) or (H, W, channels in OpenCV's order)."""
     try:
+        require_file(path)
         data = path.read_bytes()
-        if not looks_complete(data[:32], data[-32:], len(data)):
-            with Image.open(path) as image:
-                image.load()
-        return _decode_tiff(data) if data.startswith(TIFF) else _decode_by_opencv(data)
+        header = header_of(io.BytesIO(data))
+        if not header.complete:
+            decodes(data)
+        return _decode_tiff(data, header) if data.startswith(TIFF) else _decode_by_opencv(data)
     except Exception as error:
         raise _unreadable(path, error) from error
 
 
-def _decode_tiff(data: bytes) -> Values:
+def _decode_tiff(data: bytes, header: Header) -> Values:
     """Decode a TIFF, whose pixels OpenCV would turn by a tag and multiply by their alpha."""
-    with Image.open(io.BytesIO(data)) as image:
-        if image.getexif().get(ORIENTATION, 1) != 1:
-            raise ValueError("its orientation tag turns the pixels away from their mask's")
-        if image.mode == "RGBA":
-            return np.asarray(image)[..., [2, 1, 0, 3]]
-    return _decode_by_opencv(data)
+    if header.orientation != 1:
+        raise ValueError("its orientation tag turns the pixels away from their mask's")
+    if header.mode not in ("LA", "RGBA"):
+        return _decode_by_opencv(data)
+    with opened(io.BytesIO(data)) as image:
+        values = np.asarray(image)
+    return values[..., 0] if header.mode == "LA" else values[..., [2, 1, 0, 3]]
 
 
 def _decode_by_opencv(data: bytes) -> Values:
@@ -159,9 +182,10 @@ def _decode_by_opencv(data: bytes) -> Values:
     return values
 
 
-def _to_8_bit(values: Values, path: Path) -> Pixels:
+def _to_8_bit(values: Values, path: Path, white_level: int) -> Pixels:
     if values.dtype == np.uint16:
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        bounded = np.minimum(values, white_level).astype(np.uint32)
+        return ((bounded * 255 + white_level // 2) // white_level).astype(np.uint8)
     if values.dtype != np.uint8:
         raise _unsupported(path, values)
     return values

@@ -3,47 +3,35 @@
 `<category>/train/good`, `<category>/test/<defect or good>`, `<category>/ground_truth/<defect>`.
 """
 
-import os
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+import ntpath
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path, PureWindowsPath
 
-from data_modules.problems import WrongTreeError
-from data_modules.reading.images import IMAGE_SUFFIXES
+from data_modules.problems import DataError, WrongTreeError
+from data_modules.reading.walk import folders_in, images_in, inner_folder
 from data_modules.records import GOOD, Record, Split
 
 NORMAL_FOLDERS = ("good", "ok", "normal")
 
 
-def is_image(name: str) -> bool:
-    """Whether a file name is an image's, in upper or lower case."""
-    return os.path.splitext(name)[1].casefold() in IMAGE_SUFFIXES and not name.startswith(".")  # noqa: PTH122
+def holds_normal(folder: Path) -> bool:
+    """Whether a folder's name says that its images are normal, in upper or lower case."""
+    return folder.name.casefold() in NORMAL_FOLDERS
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Images directly in a folder, sorted; none when the folder does not exist."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return [
-            folder / name
-            for name in sorted(e.name for e in entries if is_image(e.name) and not e.is_dir())
-        ]
+def looks_normal(name: str) -> bool:
+    """Whether a folder's name speaks of normal images though it is none of `NORMAL_FOLDERS`."""
+    words = set(re.findall("[a-z]+", name.casefold()))
+    return bool(words.intersection(NORMAL_FOLDERS)) and not words & {"no", "non", "not"}
 
 
-def images_below(folder: Path) -> Iterator[Path]:
-    """Images in a folder and in all folders below it, sorted within each."""
-    yield from images_in(folder)
-    for inner in folders_in(folder):
-        yield from images_below(inner)
-
-
-def folders_in(folder: Path) -> list[Path]:
-    """Folders directly in a folder, sorted, without hidden ones."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-    return [folder / name for name in names]
+def file_below(root: Path, name: str, source: str) -> Path:
+    """The file that a list names; DataError if it would lie outside of `root`."""
+    inside = PureWindowsPath(ntpath.normpath(name))  # understands both kinds of slashes
+    if inside.anchor or inside.parts[:1] == ("..",) or "\0" in name:
+        raise DataError(f"{source} names {name!r}, which is not below {root}")
+    return root / name
 
 
 def pair_masks(images: list[Path], folder: Path, in_order: bool = False) -> list[Path]:
@@ -53,8 +41,11 @@ def pair_masks(images: list[Path], folder: Path, in_order: bool = False) -> list
     there are as many as images.
     """
     masks = images_in(folder)
-    by_stem = {mask.stem: mask for mask in masks}
-    found = [by_stem.get(image.stem) or by_stem.get(f"{image.stem}_mask") for image in images]
+    by_stem = {mask.stem.casefold(): mask for mask in masks} | {mask.stem: mask for mask in masks}
+    found = [
+        next((by_stem[name] for name in _names_of_mask(image.stem) if name in by_stem), None)
+        for image in images
+    ]
     if in_order and not any(found) and len(masks) == len(images):
         return masks
     ending = "_mask.png" if any(stem.endswith("_mask") for stem in by_stem) else ".png"
@@ -63,9 +54,13 @@ def pair_masks(images: list[Path], folder: Path, in_order: bool = False) -> list
     ]
 
 
+def _names_of_mask(stem: str) -> tuple[str, ...]:
+    return stem, f"{stem}_mask", stem.casefold(), f"{stem}_mask".casefold()
+
+
 def has_train_or_test(folder: Path) -> bool:
     """Whether a folder looks like a category of the shared tree."""
-    return (folder / "train").is_dir() or (folder / "test").is_dir()
+    return any(inner_folder(folder, name).is_dir() for name in ("train", "test"))
 
 
 Pairing = Callable[[list[Path], Path], Iterable[Path | tuple[Path, ...]]]
@@ -74,13 +69,12 @@ Pairing = Callable[[list[Path], Path], Iterable[Path | tuple[Path, ...]]]
 def train_test_records(folder: Path, category: str, pairing: Pairing = pair_masks) -> list[Record]:
     """Records of one category in the shared tree; `pairing` finds the masks of defective images."""
     records = []
-    for train in folders_in(folder / "train"):
-        if train.name in NORMAL_FOLDERS:
-            records += normal_records(images_in(train), "train", category)
-    for test in folders_in(folder / "test"):
+    for train in filter(holds_normal, folders_in(inner_folder(folder, "train"))):
+        records += normal_records(images_in(train), "train", category)
+    for test in folders_in(inner_folder(folder, "test")):
         images = images_in(test)
-        truth = folder / "ground_truth" / test.name
-        if test.name in NORMAL_FOLDERS:
+        truth = inner_folder(inner_folder(folder, "ground_truth"), test.name)
+        if holds_normal(test):
             records += normal_records(images, "test", category, truth)
         else:
             masks = pairing(images, truth)

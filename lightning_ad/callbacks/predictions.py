@@ -12,6 +12,7 @@ import numpy as np
 from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
 
+from data_modules.problems import raise_any
 from lightning_ad.detector.detector import AnomalyDetector, Detection
 from lightning_ad.detector.processes import data_module, of_all_processes
 from lightning_ad.reports.drawing import Scale, heat, photograph, reconstructed, row_of, tiles_of
@@ -88,6 +89,9 @@ class Predictions(Callback):
             _write_table(trainer, rows, "predictions.csv")
             for file in _folder(trainer).glob("predictions-until-error-*.csv"):
                 file.unlink()  # all of its images are in the table
+        self.rows = []
+        unreadable = of_all_processes(data_module(trainer).unreadable)
+        raise_any("scored all but these", [problem for share in unreadable for problem in share])
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """Write what this process has scored so far."""
@@ -106,7 +110,7 @@ def _set_aside(folder: Path, paths: set[str]) -> None:
         return
     with table.open(newline="", encoding="utf-8") as file:
         earlier = {row["path"] for row in csv.DictReader(file)}
-    if earlier != paths:
+    if not earlier <= paths:
         names = (folder.with_name(f"predictions-{n}") for n in itertools.count(1))
         kept = next(name for name in names if not name.exists())
         folder.rename(kept)

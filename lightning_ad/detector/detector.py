@@ -186,7 +186,7 @@ class AnomalyDetector(LightningModule, ABC):
             raise RuntimeError("only what `load_detector` returns knows how photographs are read")
         if category not in (None, *self.categories):
             raise ValueError(f"category '{category}' is none of the detector's, {self.categories}")
-        pixels = pixels_of(photograph)
+        pixels = pixels_of(photograph, self.framing.white_level)
         index = UNKNOWN_CATEGORY if category is None else self.categories.index(category)
         which = torch.tensor([index], device=self.device)
         with self.in_own_precision():

@@ -39,17 +39,21 @@ def framing_of(config: dict[str, Any]) -> Framing:
     """How the data of a configuration is framed, outside of training."""
     options = config["data"]["init_args"]
     side = options["image_size"]
-    return Framing(side, options.get("resize") or side, ())
+    # Checkpoints of before have neither of the last two.
+    decided = {name: options[name] for name in ("interpolation", "white_level") if name in options}
+    return Framing(side, options.get("resize") or side, (), **decided)
 
 
-def pixels_of(photograph: Photograph) -> Pixels:
+def pixels_of(photograph: Photograph, white_level: int) -> Pixels:
     """A photograph as the data modules read it: RGB, uint8 (H, W, 3).
+
+    Of 16-bit values, `white_level` becomes 255.
 
     Raises:
         ValueError: if it is no image, or of numbers other than 8- or 16-bit whole ones.
     """
     if isinstance(photograph, (str, PathLike)):
-        return read_image(Path(photograph).expanduser())
+        return read_image(Path(photograph).expanduser(), white_level)
     if isinstance(photograph, Image.Image):
         deep = photograph.mode.startswith(("I", "F"))  # which conversion would clip
         values = np.asarray(photograph if deep else photograph.convert("RGB"))
@@ -61,13 +65,14 @@ def pixels_of(photograph: Photograph) -> Pixels:
             "expected a path, a PIL image, or an array (H, W, 3) or (H, W) of uint8, not "
             f"{type(values).__name__} of shape {shape}"
         )
-    return as_rgb(values, Path("the photograph"))
+    return as_rgb(values, Path("the photograph"), white_level)
 
 
 def seen(pixels: Pixels, framing: Framing) -> Tensor:
     """What a detector sees (1, 3, S, S) of pixels (H, W, 3): resized, cropped from the centre."""
     top, bottom = _crop(framing)
-    return as_tensor(resize(pixels, framing.resize)[top:bottom, top:bottom])[None]
+    square = resize(pixels, framing.resize, framing.interpolation)
+    return as_tensor(square[top:bottom, top:bottom])[None]
 
 
 def map_of_photograph(

@@ -17,11 +17,12 @@ from data_modules import MVTecAD
 from data_modules.problems import DataError
 from data_modules.reading import cache as cache_module
 from data_modules.reading.cache import DecodedCache, user_cache_dir
-from data_modules.reading.images import load
+from data_modules.reading.images import Decoding
 from data_modules.records import Record
 from tests import fakes
 
 SIZE = 32
+decode = Decoding.__call__
 FORK = multiprocessing.get_context("fork")
 
 
@@ -36,12 +37,12 @@ def records(root: Path) -> list[Record]:
 
 
 def open_cache(directory: Path, records: list[Record]) -> DecodedCache:
-    return DecodedCache(directory, "MVTecAD", records, SIZE, "half")
+    return DecodedCache(directory, "MVTecAD", records, Decoding(SIZE))
 
 
 def assert_right_pixels(cache: DecodedCache, records: list[Record]) -> None:
     for record in records:
-        for cached, decoded in zip(cache(record), load(record, SIZE, "half"), strict=True):
+        for cached, decoded in zip(cache(record), Decoding(SIZE)(record), strict=True):
             assert np.array_equal(cached, decoded)
 
 
@@ -80,7 +81,7 @@ def test_second_start_decodes_nothing(
     def refuse(*arguments: Any) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(cache_module, "load", refuse)
+    monkeypatch.setattr(Decoding, "__call__", refuse)
     monkeypatch.setattr(cache_module, "check_files", refuse)
     open_cache(tmp_path / "cache", records)
 
@@ -116,11 +117,43 @@ def test_size_rule_and_format_have_caches_of_their_own(
     names = set()
     for size, rule, version in ((32, "half", 1), (16, "half", 1), (32, "nonzero", 1)):
         monkeypatch.setattr(cache_module, "FORMAT", version)
-        cache = DecodedCache(tmp_path, "MVTecAD", records, size, rule)  # type: ignore[arg-type]
+        cache = DecodedCache(tmp_path, "MVTecAD", records, Decoding(size, rule))  # type: ignore[arg-type]
         names |= {shelf.folder.name for shelf in cache.shelves.values()}
     monkeypatch.setattr(cache_module, "FORMAT", 2)
     names |= {shelf.folder.name for shelf in open_cache(tmp_path, records).shelves.values()}
     assert len(names) == 4 * 4
+
+
+def test_options_that_change_pixels_have_caches_and_fingerprints_of_their_own(
+    root: Path, tmp_path: Path
+) -> None:
+    def data(**options: Any) -> MVTecAD:
+        return MVTecAD(root=str(root), image_size=SIZE, cache_dir=str(tmp_path), **options)
+
+    names, fields = set(), []
+    for options in ({}, {"interpolation": "bicubic"}, {"white_level": 4095}):
+        module = data(**options)
+        module.setup("fit")
+        names |= {path.name for path in folders(tmp_path) if path != root}
+        fields.append(module.fingerprint_fields())
+        record = module.records_of("test")[0]
+        image, _ = module._prepare("test")(record)
+        assert np.array_equal(image, module.decoding(record)[0])
+    assert len(names) == 3 * 4
+    assert "interpolation" not in fields[0] and "white_level" not in fields[0]
+    assert fields[1]["interpolation"] == "bicubic" and fields[2]["white_level"] == 4095
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"interpolation": "lanczos"}, "area, bilinear, bicubic"),
+        ({"white_level": 0}, "1 and 65535"),
+    ],
+)
+def test_options_out_of_range_are_named(root: Path, options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MVTecAD(root=str(root), **options)
 
 
 @pytest.mark.parametrize("moment", [1, 5, 11, 20])
@@ -131,9 +164,9 @@ def test_killed_build_is_never_read(tmp_path: Path, records: list[Record], momen
         def load_or_die(*arguments: Any) -> tuple[np.ndarray, np.ndarray]:
             if next(calls) == moment:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return load(*arguments)
+            return decode(*arguments)
 
-        cache_module.load = load_or_die  # type: ignore[attr-defined]
+        Decoding.__call__ = load_or_die  # type: ignore[method-assign]
         open_cache(tmp_path / "cache", records)
 
     process = FORK.Process(target=build_until_killed)
@@ -150,14 +183,16 @@ def test_two_processes_build_once(tmp_path: Path, records: list[Record]) -> None
     barrier = FORK.Barrier(2)
 
     def build() -> None:
-        def load_and_note(record: Record, *arguments: Any) -> tuple[np.ndarray, np.ndarray]:
+        def load_and_note(self: Decoding, record: Record) -> tuple[np.ndarray, np.ndarray]:
             with log.open("a") as file:
                 file.write(f"{record.image}\n")
-            return load(record, *arguments)
+            return decode(self, record)
 
-        cache_module.load = load_and_note  # type: ignore[attr-defined]
+        Decoding.__call__ = load_and_note  # type: ignore[method-assign]
         barrier.wait(60)
-        assert_right_pixels(open_cache(tmp_path / "cache", records), records)
+        cache = open_cache(tmp_path / "cache", records)
+        Decoding.__call__ = decode  # type: ignore[method-assign]
+        assert_right_pixels(cache, records)
 
     processes = [FORK.Process(target=build) for _ in range(2)]
     for process in processes:
@@ -219,7 +254,7 @@ def test_a_full_disk_is_said_before_writing(
 def test_size_is_announced(
     tmp_path: Path, records: list[Record], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    DecodedCache(tmp_path / "cache", "MVTecAD", records, 1000, "half")
+    DecodedCache(tmp_path / "cache", "MVTecAD", records, Decoding(1000))
     expected = len(records) * 3 * 1000**2 + sum(record.label for record in records) * 1000**2
     announced = capsys.readouterr().err
     assert f"writing {expected / 1e6:,.0f} MB below {tmp_path / 'cache'}" in announced

@@ -1,6 +1,7 @@
 """The doctor finds each kind of damage in each layout, names the file, and is calm otherwise."""
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_modules import MTD
 from data_modules.doctor.command import main
@@ -228,3 +230,56 @@ def test_magnetic_tiles_published_without_a_marked_defect_are_no_problem(
     notes = [note["kind"] for note in content["notes"]]
     assert notes.count("mask published empty") == 1
     assert notes.count("grey mask") == 4  # of five kinds of defect, one each
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("carry", ["some", "all"])
+def test_orientations_are_counted(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    suffix: str,
+    carry: str,
+) -> None:
+    root = fakes.write_folder(tmp_path / "tree", masks=False)
+    images = sorted(root.glob("*/*/*"))
+    exif = Image.Exif()
+    exif[274] = 6
+    for number, path in enumerate(images):
+        new = path.with_suffix(suffix)
+        turned = carry == "all" or number % 4 == 0
+        Image.open(path).save(new, exif=exif if turned else Image.Exif())
+        if new != path:
+            path.unlink()
+    status, content = diagnose(capsys, "Folder", root)
+    notes = [note for note in content["notes"] if note["kind"] == "orientation ignored"]
+    count = len(images) if carry == "all" else len(images[::4])
+    assert status == 0 and len(notes) == count
+    assert f"{count} of {len(images)} images carry" in notes[0]["detail"]
+    assert ("differ" in notes[0]["detail"]) == (carry == "some")
+    with caplog.at_level(logging.WARNING):
+        TREES["Folder"].data_set(root=str(root), cache=False).setup("fit")
+    assert "orientation ignored" in caplog.text
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_values_that_fill_a_part_of_16_bits_are_noticed(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    bits: int,
+) -> None:
+    root = fakes.write_folder(tmp_path / "tree", masks=False)
+    for path in sorted(root.glob("*/*/*")):
+        gray = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
+        Image.fromarray((gray | 128) << (bits - 8)).save(path.with_suffix(".png"))
+        path.unlink()
+    status, content = diagnose(capsys, "Folder", root)
+    notes = [note for note in content["notes"] if note["kind"] == "dark 16-bit images"]
+    assert status == 0 and len(notes) == 1
+    assert f"data.white_level to {2**bits - 1}" in notes[0]["detail"]
+    told = diagnose(capsys, "Folder", root, f"--data.white_level={2**bits - 1}")[1]
+    assert all(note["kind"] != "dark 16-bit images" for note in told["notes"])
+    with caplog.at_level(logging.WARNING):
+        TREES["Folder"].data_set(root=str(root), cache=False).setup("fit")
+    assert f"camera of {bits} bits" in caplog.text
