@@ -46,7 +46,7 @@ class Data(LightningDataModule):
     def __init__(self, count: int, root: Path, has_masks: bool = True, once: bool = True) -> None:
         super().__init__()
         self.root, self.has_masks, self.once = root, has_masks, once
-        self.categories = CATEGORIES
+        self.categories, self.unreadable = CATEGORIES, []
         self.images = Images(count, root)
 
     def fingerprint_fields(self) -> dict[str, Any]:
