@@ -29,6 +29,10 @@ def test_conformal_quantile_keeps_its_false_alarm_rate(count):
     assert sum(alarms) / len(alarms) == pytest.approx(expected, abs=0.02)
 
 
+def test_conformal_quantile_counts_the_new_score_too():
+    assert conformal_quantile(torch.arange(1.0, 11).flip(0), 0.2) == 9  # of 11 x 0.8 = 8.8
+
+
 def test_too_few_scores_give_the_largest():
     assert conformal_quantile(torch.tensor([1.0, 3.0, 2.0]), 0.01) == 3.0
 
