@@ -131,6 +131,7 @@ def test_packed_weights_are_those_in_use_in_half_precision(packed: Path, tmp_pat
     assert tiny["weight"].dtype == torch.float16
 
 
+@pytest.mark.whole
 def test_the_launcher_installs_and_starts_the_table(packed: Path, tmp_path: Path) -> None:
     stub = packed / "project/benchmarks/reproduce"
     stub.mkdir(exist_ok=True)
