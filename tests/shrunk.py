@@ -27,6 +27,7 @@ SMALL_NETWORKS = {
     },
     "ContextUNet": {"base": 8, "heads": 1},
     "PatchDenoiser": {"width": 8, "components": 4},
+    "FeatureDiT": {"width": 8, "depth": 1, "heads": 2, "side": 4},
 }
 
 
@@ -64,10 +65,28 @@ EXPERIMENTS = {
     "FeatureDiffusion": "feature_mtd",
     "PaDiM": "padim_mtd",
     "PatchCore": "patchcore_mtd",
+    "SimpleNet": "simplenet_mtd",
+    "DRAEM": "draem_mtd",
+    "InvAD": "invad_mtd",
 }
 """The experiment of each method on magnetic tiles."""
 
-IN_FEATURE_SPACE = ("FeatureDiffusion", "PaDiM", "PatchCore")
+WIDER = "--data.image_size=32"
+
+OF_METHOD = {
+    "FeatureDiffusion": ["--model.components=4", WIDER],
+    "PaDiM": ["--model.components=4", WIDER],
+    "PatchCore": ["--model.components=4", WIDER],
+    "SimpleNet": ["--model.dimensions=16", "--model.hidden=8", WIDER],
+    "DRAEM": [
+        "--model.reconstruction.width=4",
+        "--model.segmentation.width=4",
+        "--model.textures=null",
+        WIDER,
+    ],
+    "InvAD": ["--model.features.layers=[1,2]", "--model.denoiser.channels=80", WIDER],
+}
+"""What makes a method small beside its networks."""
 
 
 def fit_method(method: str, folder: Path, run: Path, autoencoder: Path, *more: str) -> list[str]:
@@ -89,10 +108,8 @@ def shrink(config: dict[str, Any], autoencoder: Path) -> list[str]:
     overrides = ["--data.batch_size=4", "--trainer.max_epochs=1", *SMALL]
     if "denoiser" in model:
         overrides += _network("denoiser", model["denoiser"]["class_path"].split(".")[-1])
-    if config["model"]["class_path"] in IN_FEATURE_SPACE:
-        overrides += ["--model.components=4", "--data.image_size=32"]
-    elif "autoencoder" not in model:
-        overrides.append("--data.image_size=16")
+    method = config["model"]["class_path"].split(".")[-1].removesuffix("AsPublished")
+    overrides += OF_METHOD.get(method, ["--data.image_size=16"])
     if "features" in model:
         overrides += FEATURES
     if "adaptation_epochs" in model:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lightning_ad.detector.averaging import AveragedDetector
 from lightning_ad.detector.feature_space import FeatureSpaceDetector
 from lightning_ad.detector.memory import MemoryPass
 from lightning_ad.detector.patch_store import PatchStore
@@ -35,11 +36,9 @@ OptimizerFactory = Callable[[Iterable], Optimizer]
 
 SCORED_LEVEL = 1.0
 """Sigma of the one call that scores: half of what enters the denoiser would be noise."""
-MOST_AVERAGED = 0.998
-"""Share that the average of the weights keeps of itself at a step, once it is long enough."""
 
 
-class FeatureDiffusion(FeatureSpaceDetector):
+class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
     """How far one denoising step moves the features of each patch.
 
     Args:
@@ -77,7 +76,6 @@ class FeatureDiffusion(FeatureSpaceDetector):
         self.denoiser: Any = denoiser
         self.levels, self.patches_per_image = levels, patches_per_image
         self.warmup, self.optimizer = warmup, optimizer
-        self._average: list[Tensor] = []
         if denoiser.components != components:
             raise ValueError(
                 f"model.components is {components}, model.denoiser takes {denoiser.components}: "
@@ -175,40 +173,6 @@ class FeatureDiffusion(FeatureSpaceDetector):
         y = x + sigma * noise
         found = self.denoiser(y / (1 + sigma**2).sqrt(), sigma, place, category)
         return F.mse_loss(found.float(), training_target(x, y, sigma))
-
-    # The average of the weights is what a phase ends with.
-
-    def on_train_start(self) -> None:
-        """Start the average, or go on with a checkpoint's."""
-        super().on_train_start()
-        parameters = [p.detach() for p in self.denoiser.parameters()]
-        average = self._average or parameters
-        self._average = [a.to(p.device).clone() for a, p in zip(average, parameters, strict=True)]
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Add the weights to their average, which is short at first."""
-        steps = self.trainer.global_step
-        kept = min(MOST_AVERAGED, steps / (steps + 9))
-        parameters = [p.detach() for p in self.denoiser.parameters()]
-        torch._foreach_lerp_(self._average, parameters, 1 - kept)
-
-    def on_train_end(self) -> None:
-        """Take the average for the weights."""
-        for parameter, average in zip(self.denoiser.parameters(), self._average, strict=True):
-            parameter.data.copy_(average)
-        self._average = []
-        super().on_train_end()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the average of an unfinished phase."""
-        super().on_save_checkpoint(checkpoint)
-        if self._average:
-            checkpoint["average"] = self._average
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Find the average of an unfinished phase."""
-        super().on_load_checkpoint(checkpoint)
-        self._average = checkpoint.get("average", [])
 
     # Detection.
 

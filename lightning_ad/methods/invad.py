@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.averaging import AveragedDetector
 from lightning_ad.detector.per_category import require_at_least
 from lightning_ad.maths import diffusion
 from lightning_ad.maths.inversion import ddim_invert, inversion_times, negative_log_likelihood
@@ -30,7 +30,7 @@ IMAGE_SCORES = ("spread", "surprise")
 """How far a map reaches from its smallest to its largest value; how unlikely the noise is."""
 
 
-class InvAD(AnomalyDetector):
+class InvAD(AveragedDetector):
     """Inversion of features by a diffusion model of normal ones.
 
     Args:
@@ -44,6 +44,8 @@ class InvAD(AnomalyDetector):
             the rate falls along a cosine.
         false_alarm_rate: see `AnomalyDetector`.
     """
+
+    kept_average = 0.999
 
     def __init__(
         self,
