@@ -1,5 +1,6 @@
 """From the phases of a detector to the timetable of a run, measured once before it trains."""
 
+import copy
 import time
 
 import torch
@@ -8,6 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from data_modules import AnomalyDataModule
 from lightning_ad.callbacks.training_record import read_training
+from lightning_ad.detector.checkpoint import load_weights
 from lightning_ad.detector.detector import AnomalyDetector, Phase
 from lightning_ad.detector.processes import of_all_processes
 from lightning_ad.experiment.phases import announce
@@ -72,8 +74,14 @@ class Planner:
         if endless or (deadline is None and self._expected(trainer, left) < WORTH_A_FORECAST):
             return None
         announce("measuring how long this will take")
-        measured = {phase.name: self._probed(phase) for phase in left}
-        scoring = probe_scoring(self.detector, self.data, self.trainers)
+        trial = copy.deepcopy(self.detector)
+        measured = {}
+        for phase in phases:
+            if phase in left:
+                measured[phase.name] = probe_phase(trial, self.data, self.trainers, phase)
+            elif self.run.finished(phase).exists():
+                load_weights(trial, self.run.finished(phase))
+        scoring = probe_scoring(trial, self.data, self.trainers)
         epoch, _ = measured[left[0].name]
         stretches = [self._stretch(p, *measured.get(p.name, (epoch, None))) for p in phases[given:]]
         plan = Timetable(*of_all_processes((stretches, scoring, deadline))[0])
@@ -85,9 +93,6 @@ class Planner:
         images = len(self.data.training_records())
         epoch = max(1, images // (self.data.batch_size * trainer.world_size))
         return sum(_steps(self.trainers(phase), epoch) for phase in left)
-
-    def _probed(self, phase: Phase) -> tuple[int, float]:
-        return probe_phase(self.detector, self.data, self.trainers, phase)
 
     def _stretch(self, phase: Phase, epoch: int, seconds: float | None) -> Stretch:
         """A phase as the timetable sees it; ``seconds`` of a step, None of a finished one."""

@@ -34,15 +34,14 @@ TAIL = 3.0
 
 
 def probe_phase(
-    detector: AnomalyDetector, data: AnomalyDataModule, trainers: Trainers, phase: Phase
+    trial: AnomalyDetector, data: AnomalyDataModule, trainers: Trainers, phase: Phase
 ) -> tuple[int, float]:
-    """Train a copy for a few steps; the steps of an epoch, and seconds that a step takes.
+    """Train ``trial`` for a few steps; the steps of an epoch, and seconds that a step takes.
 
     Validation, which a probe is too short for, is taken to cost as much as training on its images.
     """
     clock = _StepClock()
     trainer = trainers.trial([clock], limit_val_batches=0, max_epochs=-1, max_steps=1 + MOST_STEPS)
-    trial = copy.deepcopy(detector)
     trial.enter_phase(phase.name)
     with isolate_rng():
         trainer.fit(trial, datamodule=data)
@@ -52,9 +51,8 @@ def probe_phase(
     return epoch, clock.seconds * (1 + validation / (every * epoch))
 
 
-def probe_scoring(detector: AnomalyDetector, data: AnomalyDataModule, trainers: Trainers) -> float:
-    """Calibrate and test a copy on a few images; seconds that this takes on all of them."""
-    trial = copy.deepcopy(detector)
+def probe_scoring(trial: AnomalyDetector, data: AnomalyDataModule, trainers: Trainers) -> float:
+    """Calibrate and test ``trial`` on a few images; seconds that this takes on all of them."""
     trial.phase = ""
     trial.requires_grad_(False)
     trainer, clock = trainers.trial([]), _ImageClock()
