@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lightning_ad.detector.calibration import Calibration
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.memory import MemoryPass
-from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, members, require_at_least
+from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, require_at_least
 from lightning_ad.detector.processes import Rows, gather
 from lightning_ad.maths import maps
 from lightning_ad.maths.patches import PatchSpace, describe, fit_space, project
@@ -75,10 +75,8 @@ class FeatureSpaceDetector(AnomalyDetector):
         features: frozen pretrained pyramid; its shallowest layer sets the grid of patches.
         components: K, dimensions of the space; at most the layers' channels together.
         whitening: see `lightning_ad.maths.patches.fit_space`.
-        standardise: take each place's deviation in units of what is usual there, on held-out
-            normal images; for parts that always lie alike.
         blur: sigma in pixels of the Gaussian that smooths the map.
-        false_alarm_rate: see `AnomalyDetector`.
+        scoring: options of `AnomalyDetector`.
     """
 
     kept_once = ("features",)
@@ -88,16 +86,14 @@ class FeatureSpaceDetector(AnomalyDetector):
         features: nn.Module,
         components: int,
         whitening: float,
-        standardise: bool,
         blur: float,
-        false_alarm_rate: float,
+        **scoring: Any,
     ) -> None:
-        super().__init__(false_alarm_rate)
+        super().__init__(**scoring)
         require_at_least(1, components=components)
         require_at_least(0, whitening=whitening, blur=blur)
         self.features = features.eval()
-        self.components, self.whitening = components, whitening
-        self.standardise, self.blur = standardise, blur
+        self.components, self.whitening, self.blur = components, whitening, blur
         self.space = Calibration()
         self.training_images: dict[str, int] = {}
         """Number of training images of each category."""
@@ -170,14 +166,6 @@ class FeatureSpaceDetector(AnomalyDetector):
         yield sample
         self.take_space(self.fitted_space(sample))
 
-    def usual_pass(self) -> Iterator[MemoryPass]:
-        """Learn what is usual at each place, if asked for: a method's last memory pass."""
-        if self.standardise:
-            look = UsualDeviations(self)
-            yield look
-            for number, usual in enumerate(look.usual):
-                self.calibration[f"usual_{number}"] = usual
-
     # Detection.
 
     def compare(self, image: Tensor, category: Tensor) -> tuple[None, dict[str, Tensor]]:
@@ -193,24 +181,15 @@ class FeatureSpaceDetector(AnomalyDetector):
     def _deviation_of_any(self, points: Tensor, category: Tensor) -> Tensor:
         unknown = category == UNKNOWN_CATEGORY
         if not unknown.any():
-            return self._unusual(points, category)
+            return self.deviation(points, category)
         each = [
-            self._unusual(points, torch.full_like(category, number))
+            self.deviation(points, torch.full_like(category, number))
             for number in range(len(self.categories))
         ]
         deviations = torch.stack(each)
         nearest = deviations.mean((2, 3)).argmin(0)
         chosen = torch.where(unknown, nearest, category)
         return deviations[chosen, torch.arange(len(chosen), device=chosen.device)]
-
-    def _unusual(self, points: Tensor, category: Tensor) -> Tensor:
-        """`deviation`, standardised if asked for."""
-        deviation = self.deviation(points, category)
-        if not self.standardise:
-            return deviation
-        usual = [self.calibration[f"usual_{number}"] for number in category.tolist()]
-        mean, spread = torch.stack(usual, 1).to(points.device)
-        return (deviation - mean) / spread
 
     def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
         """The map, blurred."""
@@ -224,32 +203,3 @@ class FeatureSpaceDetector(AnomalyDetector):
                 f"{type(self).__name__} learned {places} places of an image, these images have "
                 f"{height} x {width}: set data.image_size to that of the training"
             )
-
-
-class UsualDeviations(MemoryPass):
-    """Adds up each category's deviations over held-out normal images.
-
-    Attributes:
-        usual: (2, h, w) of each category after `finish`, see `maps.usual_at_each_place`.
-    """
-
-    held_out = True
-
-    def __init__(self, detector: FeatureSpaceDetector) -> None:
-        self._detector = detector
-        self._batches: list[Rows] = []
-
-    def observe(self, image: Tensor, category: Tensor, path: list[str]) -> None:
-        """Keep the deviations, which are small beside images."""
-        deviation = self._detector.deviation(self._detector.points(image), category)
-        rows = {"category": category.cpu(), "deviation": deviation.double().cpu()}
-        self._batches.append({"path": path, **rows})
-
-    def finish(self) -> None:
-        """Take all processes' together."""
-        columns = gather(self._batches)
-        groups = members(columns["category"], len(self._detector.categories))[:-1]
-        maps_of = [columns["deviation"][group] for group in groups]
-        self.usual = [
-            maps.usual_at_each_place(len(own), own.sum(0), own.square().sum(0)) for own in maps_of
-        ]

@@ -14,9 +14,6 @@ class MemoryPass(ABC):
     Each process observes its share of the images, each once; what need not stay is forgotten.
     """
 
-    held_out = False
-    """Whether it looks at the held-out normal images instead."""
-
     @abstractmethod
     def observe(self, image: Tensor, category: Tensor, path: list[str]) -> None:
         """Take in training images (B, 3, H, W) in [-1, 1] of the categories (B,)."""

@@ -31,8 +31,7 @@ def calibrate(detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDa
     """
     detector.calibration = Calibration()
     for memory in detector.memory_passes(trainer.strategy.root_device):
-        held_out, train = datamodule.val_dataloader, datamodule.memory_dataloader
-        _Pass(detector, memory.observe).run(trainer, (held_out if memory.held_out else train)())
+        _Pass(detector, memory.observe).run(trainer, datamodule.memory_dataloader())
         memory.finish()
     detector.calibration.cpu()
     compared = _compare(detector, trainer, datamodule.val_dataloader())

@@ -68,16 +68,3 @@ def gaussian_blur(image: Tensor, sigma: float, kernel_size: int | None = None) -
         padded = F.pad(image.float(), (reach,) * 4, mode="reflect")
         rows = F.conv2d(padded, weights, groups=image.shape[1])
         return F.conv2d(rows, weights.transpose(2, 3), groups=image.shape[1])
-
-
-def usual_at_each_place(count: float, total: Tensor, squares: Tensor) -> Tensor:
-    """Mean and spread (2, h, w) of maps at each place, from their sum and sum of squares (h, w).
-
-    A few maps say little of one place: both are smoothed over 2 cells, and a tenth of the spread
-    over all places is added to each place's.
-    """
-    mean = total / count
-    variance = (squares / count - mean**2).clamp(min=0)
-    smooth = gaussian_blur(torch.stack([mean, variance.sqrt()])[None].float(), 2.0)[0]
-    smooth[1] += 0.1 * variance.mean().sqrt()
-    return smooth

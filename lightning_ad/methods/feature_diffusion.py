@@ -14,7 +14,7 @@ the wrong space for a small machine; on features, which know what to look at, it
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -26,7 +26,6 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_ad.detector.averaging import AveragedDetector
 from lightning_ad.detector.feature_space import FeatureSpaceDetector
-from lightning_ad.detector.memory import MemoryPass
 from lightning_ad.detector.patch_store import PatchStore
 from lightning_ad.detector.per_category import require_at_least
 from lightning_ad.detector.processes import data_module
@@ -49,10 +48,8 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
         patches_per_image: patches of each image of a batch.
         warmup: steps over which the learning rate rises; it falls to 0 over the second half.
         optimizer: of the denoiser.
-        standardise: take each place's deviation in units of what is usual there, on held-out
-            normal images; for parts that always lie alike.
         blur: sigma in pixels of the Gaussian that smooths the map.
-        false_alarm_rate: see `AnomalyDetector`.
+        scoring: options of `AnomalyDetector`.
     """
 
     def __init__(
@@ -64,11 +61,10 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
         patches_per_image: int = 64,
         warmup: int = 100,
         optimizer: OptimizerFactory = lambda p: AdamW(p, lr=2e-3, weight_decay=0.01),
-        standardise: bool = False,
         blur: float = 4.0,
-        false_alarm_rate: float = 0.01,
+        **scoring: Any,
     ) -> None:
-        super().__init__(features, components, 0.5, standardise, blur, false_alarm_rate)
+        super().__init__(features, components, 0.5, blur, **scoring)
         require_at_least(1, patches_per_image=patches_per_image)
         require_at_least(0, warmup=warmup)
         if not 0 < levels[0] <= levels[1]:
@@ -175,10 +171,6 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
         return F.mse_loss(found.float(), training_target(x, y, sigma))
 
     # Detection.
-
-    def memory_passes(self, device: torch.device) -> Iterator[MemoryPass]:
-        """What is usual at each place, if asked for; the space was learned before training."""
-        yield from self.usual_pass()
 
     def deviation(self, points: Tensor, category: Tensor) -> Tensor:
         """|D(x, 1) - x| of each patch."""

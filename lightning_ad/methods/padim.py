@@ -12,6 +12,7 @@ thresholds come from held-out images and are not affected.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -33,10 +34,8 @@ class PaDiM(FeatureSpaceDetector):
         components: K, principal components kept. Memory and checkpoint hold K^2 numbers for each
             place and category: 67 MB for 32 x 32 places.
         ridge: added to the variance of every component, whose mean is 1.
-        standardise: take each place's deviation in units of what is usual there, on held-out
-            normal images; for parts that always lie alike.
         blur: sigma in pixels of the Gaussian that smooths the map.
-        false_alarm_rate: see `AnomalyDetector`.
+        scoring: options of `AnomalyDetector`.
     """
 
     def __init__(
@@ -44,11 +43,10 @@ class PaDiM(FeatureSpaceDetector):
         features: nn.Module,
         components: int = 128,
         ridge: float = 0.05,
-        standardise: bool = False,
         blur: float = 4.0,
-        false_alarm_rate: float = 0.01,
+        **scoring: Any,
     ) -> None:
-        super().__init__(features, components, 1.0, standardise, blur, false_alarm_rate)
+        super().__init__(features, components, 1.0, blur, **scoring)
         if ridge <= 0:
             raise ValueError(
                 f"model.ridge must be above 0, not {ridge}: without it few images have no inverse "
@@ -84,7 +82,6 @@ class PaDiM(FeatureSpaceDetector):
             mean, whiten = whitener(moments, self.ridge)
             self.calibration[f"mean_{number}"] = mean
             self.calibration[f"whiten_{number}"] = whiten
-        yield from self.usual_pass()
 
     def deviation(self, points: Tensor, category: Tensor) -> Tensor:
         """Mahalanobis distance of each patch to its place's Gaussian."""

@@ -10,6 +10,7 @@ score's reweighting is an option and applies to every patch instead of the farth
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -45,10 +46,8 @@ class PatchCore(FeatureSpaceDetector):
             a patch's typical length apart, beside what they look like. For aligned parts.
         reweighting: b, members of the memory around the nearest one that tell whether it is
             unusual itself (eq. 7); 0 leaves distances as they are.
-        standardise: take each place's deviation in units of what is usual there, on held-out
-            normal images; for parts that always lie alike.
         blur: sigma in pixels of the Gaussian that smooths the map.
-        false_alarm_rate: see `AnomalyDetector`.
+        scoring: options of `AnomalyDetector`.
     """
 
     def __init__(
@@ -59,11 +58,10 @@ class PatchCore(FeatureSpaceDetector):
         most_patches: int = 500_000,
         position: float = 0.0,
         reweighting: int = 0,
-        standardise: bool = False,
         blur: float = 4.0,
-        false_alarm_rate: float = 0.01,
+        **scoring: Any,
     ) -> None:
-        super().__init__(features, components, 0.5, standardise, blur, false_alarm_rate)
+        super().__init__(features, components, 0.5, blur, **scoring)
         if not 0 < share <= 1:
             raise ValueError(f"model.share must lie between 0 and 1, not {share}")
         require_at_least(1, most_patches=most_patches)
@@ -109,7 +107,6 @@ class PatchCore(FeatureSpaceDetector):
             self.calibration[f"members_{number}"] = members
             if self.reweighting:
                 self.calibration[f"around_{number}"] = around(members, self.reweighting)
-        yield from self.usual_pass()
 
     def choose(self, patches: Tensor) -> Tensor:
         """A greedy choice (M, D) of patches (N, D)."""

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
 
 from lightning_ad.maths import maps
 from tests.recordings import every_fourth, recorded
@@ -42,17 +41,3 @@ def test_blur_keeps_constants_and_small_images():
     torch.testing.assert_close(maps.gaussian_blur(constant, 4.0), constant)
     noisy = torch.randn(1, 1, 8, 8)
     assert torch.equal(maps.gaussian_blur(noisy, 0), noisy)
-
-
-def test_what_is_usual_at_a_place_is_smoothed_over_two_cells():
-    generator = torch.Generator().manual_seed(0)
-    found = torch.rand(7, 12, 10, generator=generator, dtype=torch.float64)
-    mean, spread = maps.usual_at_each_place(7, found.sum(0), found.square().sum(0))
-    over_images = {"mean": found.mean(0), "spread": found.std(0, correction=0)}
-    smooth = {
-        name: gaussian_filter(values.numpy(), 2.0, mode="mirror", truncate=4)
-        for name, values in over_images.items()
-    }
-    overall = 0.1 * found.var(0, correction=0).mean().sqrt()
-    torch.testing.assert_close(mean, torch.from_numpy(smooth["mean"]).float())
-    torch.testing.assert_close(spread, torch.from_numpy(smooth["spread"]).float() + overall.float())
