@@ -160,7 +160,8 @@ def show(diagnosis: Diagnosis) -> None:
         shown = ", ".join(f"{mode} ({number})" for mode, number in modes.most_common())
         kinds.add_row(category, shown, _size_range(sizes[category]))
     console.print(kinds)
-    _show_leaks(console, diagnosis.leaks)
+    if diagnosis.leaks:
+        _show_leaks(console, diagnosis.leaks)
     _show_list(console, "notes", diagnosis.notes, shown=3)
     _show_list(console, "problems", diagnosis.problems, shown=None)
     verdict = f"{len(diagnosis.problems)} problems" if diagnosis.problems else "clean"

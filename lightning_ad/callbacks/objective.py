@@ -5,7 +5,9 @@ only could choose any. Instead each held-out normal image is scored beside a cop
 defect (the recipe of `data_modules.defects`); how well the two are told apart is the objective.
 """
 
+import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from data_modules.catalogue import identities
 from data_modules.defects import paste_defect
 from lightning_ad.metrics.detection import DetectionMetrics
 from lightning_ad.reports.files import write_json
@@ -31,8 +34,9 @@ class Objective(Callback):
         """Score held-out normal images and their defective copies."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         metrics = DetectionMetrics(data.categories).to(pl_module.device)
+        names = held_out_names(data)
         for normal in data.val_dataloader():
-            for batch in (normal, with_defects(normal, data.categories)):
+            for batch in (normal, with_defects(normal, data.categories, names)):
                 _score(batch, metrics, trainer, pl_module)
         found = metrics.compute()
         values = {
@@ -46,6 +50,15 @@ class Objective(Callback):
             write_json(Path(trainer.default_root_dir) / "objective.json", values)
 
 
+def held_out_names(data: Any) -> dict[str, str]:
+    """A name for the path of each held-out image, unique in its category."""
+    names: dict[str, str] = {}
+    for category in data.categories:
+        images = [r.image for r in data.held_out_records() if r.category == category]
+        names |= zip(map(str, images), identities(images, data.root), strict=True)
+    return names
+
+
 def _score(
     batch: Any, metrics: DetectionMetrics, trainer: Trainer, pl_module: LightningModule
 ) -> None:
@@ -55,14 +68,14 @@ def _score(
     metrics.update(found.anomaly_map, batch["mask"], found.score, batch["label"], batch["category"])
 
 
-def with_defects(batch: Any, categories: list[str]) -> Any:
+def with_defects(batch: Any, categories: list[str], names: Mapping[str, str]) -> Any:
     """A batch of normal images with one pasted defect each, and their masks and labels.
 
-    What is pasted depends on an image's name alone, so every run and every number of processes
-    sees the same defects.
+    What is pasted depends alone on the name that an image's path has in `names`, so every run and
+    every number of processes sees the same defects.
     """
     pasted = [
-        _paste(image, categories[category], zlib.crc32(Path(path).name.encode()))
+        _paste(image, categories[category], zlib.crc32(os.fsencode(names[path])))
         for image, category, path in zip(
             batch["image"], batch["category"].tolist(), batch["path"], strict=True
         )

@@ -16,7 +16,7 @@ from data_modules.problems import raise_any
 from lightning_ad.detector.detector import AnomalyDetector, Detection
 from lightning_ad.detector.processes import data_module, of_all_processes
 from lightning_ad.reports.drawing import Scale, heat, photograph, reconstructed, row_of, tiles_of
-from lightning_ad.reports.files import name_below, png_name, write_csv
+from lightning_ad.reports.files import harmless, name_below, png_name, write_csv
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def _set_aside(folder: Path, paths: set[str]) -> None:
         return
     with table.open(newline="", encoding="utf-8") as file:
         earlier = {row["path"] for row in csv.DictReader(file)}
-    if not earlier <= paths:
+    if not earlier <= {harmless(path) for path in paths}:
         names = (folder.with_name(f"predictions-{n}") for n in itertools.count(1))
         kept = next(name for name in names if not name.exists())
         folder.rename(kept)

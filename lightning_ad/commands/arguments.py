@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from data_modules.problems import DataError
+from data_modules.reading.texts import read_yaml
 from lightning_ad.detector.checkpoint import read_checkpoint
 from lightning_ad.detector.trust import trusted_config
 
@@ -36,6 +38,9 @@ def with_files_read(arguments: list[str], folder: Path) -> list[str]:
     """
     names = values_of(arguments, "--data")
     replaced = {}
+    for value in (argument.rpartition("=")[2] for argument in arguments):
+        if value.endswith((".yaml", ".yml")) and Path(value).is_file():
+            _content_of(Path(value))  # also of a part, such as --model FILE
     for number, value in enumerate(values_of(arguments, *CONFIG)):
         if Path(value).is_file():  # else the parser says so
             settings = _settings_in(Path(value))
@@ -78,11 +83,15 @@ def _without_trust(arguments: list[str]) -> tuple[list[str], list[str]]:
     return [argument for argument in rest if not argument.startswith(f"{TRUST}=")], packages
 
 
-def _settings_in(file: Path) -> dict[str, Any]:
+def _content_of(file: Path) -> Any:
     try:
-        settings = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        raise SystemExit(f"{file} is no valid YAML: {error}") from error
+        return read_yaml(file)
+    except DataError as error:
+        raise SystemExit(str(error)) from error
+
+
+def _settings_in(file: Path) -> dict[str, Any]:
+    settings = _content_of(file)
     if not isinstance(settings, dict):
         raise SystemExit(f"{file} holds no settings: expected lines such as 'seed_everything: 0'")
     return settings

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -23,6 +21,8 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
+from data_modules.problems import DataError
+from data_modules.reading.texts import read_yaml
 from lightning_ad.metrics.detection import IMAGE_METRICS, PIXEL_METRICS
 
 EXAMPLE = "see experiments/sweeps/ddad_guidance.yaml"
@@ -58,10 +58,9 @@ class Sweep:
     def read(cls, file: Path, allow_test_labels: bool = False) -> "Sweep":
         """Read and check a sweep file; SweepError names what is missing or not allowed."""
         try:
-            # Unlike YAML's own reader, this one takes 1e-4 for a number.
-            content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise SweepError(f"{file} is no readable YAML file: {error}") from error
+            content = read_yaml(file)
+        except DataError as error:
+            raise SweepError(str(error)) from error
         content = content if isinstance(content, dict) else {}
         kinds = {"method": str, "metric": dict, "parameters": dict, "command": list}
         given = {key: content.get(key) for key in kinds}

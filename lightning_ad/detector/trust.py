@@ -7,22 +7,21 @@ that the user trusts by name, and nothing is interpolated.
 """
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import yaml
 from torch.optim import Optimizer
+
+from data_modules.problems import DataError
+from data_modules.reading.texts import parse_yaml
 
 SECTIONS = ("seed_everything", "model", "data", "evaluation")
 """What a final checkpoint carries of a run's configuration, beside the trainer's precision."""
 
 OURS = ("lightning_ad.methods", "lightning_ad.published", "lightning_ad.networks", "data_modules")
 OPTIMIZERS = "torch.optim"
-
-MOST_VALUES, DEEPEST = 100_000, 50
-"""A configuration has a few hundred values; YAML can name one a million times in ten lines."""
 
 PLAIN = (str, int, float, bool, type(None), Path, Any)
 
@@ -57,10 +56,9 @@ def trusted_config(text: str, source: Path, trust: Sequence[str] = ()) -> dict[s
 
 def _parsed(text: str, source: Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(text)
-        _require_small(config)
-    except (yaml.YAMLError, RecursionError, OverflowError) as error:
-        raise UntrustedError(f"the configuration in {source} cannot be read: {error}") from error
+        config = parse_yaml(text, f"the configuration in {source}")
+    except DataError as error:
+        raise UntrustedError(str(error)) from error
     if not isinstance(config, dict) or not all(_names_class(config, s) for s in ("model", "data")):
         raise UntrustedError(f"{source} holds no configuration of a model and its data")
     return config
@@ -68,22 +66,6 @@ def _parsed(text: str, source: Path) -> dict[str, Any]:
 
 def _names_class(config: dict[str, Any], section: str) -> bool:
     return isinstance(config.get(section), dict) and "class_path" in config[section]
-
-
-def _require_small(tree: Any) -> None:
-    """Raise an OverflowError for too many values, counted as often as they are named."""
-    count, level = 0, [tree]
-    for _ in range(DEEPEST):
-        level = [value for inner in level for value in _inside(inner)]
-        count += len(level)
-        if count > MOST_VALUES:
-            break
-    if level:
-        raise OverflowError("it is larger or deeper than any configuration")
-
-
-def _inside(tree: Any) -> Iterable[Any]:
-    return tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
 
 
 class _Gate:

@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from data_modules.problems import DataError
+from data_modules.reading.texts import read_yaml
 from lightning_ad.detector.detector import Phase
 from lightning_ad.reports.files import write_whole
 
@@ -74,9 +76,9 @@ class RunFolder:
     def settings(self) -> dict[str, Any]:
         """What `config` holds."""
         try:
-            settings = yaml.safe_load(self.config.read_text())
+            settings = read_yaml(self.config)
             settings["model"], settings["data"], settings["trainer"], settings["seed_everything"]
-        except (yaml.YAMLError, KeyError, TypeError) as error:
+        except (DataError, KeyError, TypeError) as error:
             raise SystemExit(
                 f"{self.config} is not as a run writes it ({type(error).__name__}: {error}): "
                 "restore it, or choose another --run_dir"

@@ -17,6 +17,9 @@ from lightning_ad.metrics.detection import IMAGE_METRICS, PIXEL_METRICS
 PARTS = ("part", "calibrated_on")
 """Entries of metrics.json that say that not all images were scored, or calibrated on."""
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What a cell begins with that spreadsheets take for a formula."""
+
 
 class ScoredImage(NamedTuple):
     """One line of scores.csv."""
@@ -60,12 +63,23 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_whole(path, json.dumps(known, indent=2, allow_nan=False) + "\n")
 
 
+def harmless(cell: Any) -> Any:
+    """A cell as it is written: no text that a spreadsheet would run as a formula."""
+    if not isinstance(cell, str) or not cell.startswith(FORMULA):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Write a table with every digit; NaN becomes an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows([["" if cell != cell else cell for cell in row] for row in rows])
+    writer.writerows([["" if cell != cell else harmless(cell) for cell in row] for row in rows])
     write_whole(path, text.getvalue())
 
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from data_modules.reading.texts import read_json, read_yaml
 from lightning_ad.reports.files import PARTS
 from lightning_ad.reports.summary_tables import SPEED
 
@@ -67,9 +66,9 @@ def read_run(file: Path, trained: Path | None = None, tested: Sequence[str] = ()
     """
     config_file = file.with_name("config.yaml")
     try:
-        results = json.loads(file.read_text())
-        config = yaml.safe_load(config_file.read_text())
-        training = yaml.safe_load(trained.read_text()) if trained else config
+        results = read_json(file)
+        config = read_yaml(config_file)
+        training = read_yaml(trained) if trained else config
         model, data = config["model"], config["data"]
         return Run(
             file.parent,
@@ -81,7 +80,7 @@ def read_run(file: Path, trained: Path | None = None, tested: Sequence[str] = ()
             _metrics(results),
             (*tested, *(f"only {results[name]}" for name in PARTS if name in results)),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SummaryError(
             f"{file.parent} is no finished run: metrics.json and config.yaml as 'lightning fit' "
             f"writes them are needed ({type(error).__name__}: {error})"

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Screen
 
+from lightning_ad.reports.files import harmless
+
 CAPTION = (
     "in percent; mean ± sample standard deviation over seeds (n - 1); * the best of a category"
 )
@@ -167,7 +169,12 @@ def as_csv(tables: Sequence[Table], notes: Sequence[str]) -> str:
         writer.writerow([*table.words, *pairs])
         for words, values in table.rows:
             numbers = [number for value in values for number in (value.mean, value.deviation)]
-            writer.writerow([*words, *("" if math.isnan(number) else number for number in numbers)])
+            writer.writerow(
+                [
+                    *map(harmless, words),
+                    *("" if math.isnan(number) else number for number in numbers),
+                ]
+            )
     return text.getvalue()
 
 

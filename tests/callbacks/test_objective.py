@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch import Trainer
 from sklearn.metrics import roc_auc_score
 
-from data_modules import MVTecAD
+from data_modules import Folder, MVTecAD
 from data_modules.defects import paste_defect
-from lightning_ad.callbacks.objective import Objective, with_defects
-from tests.fakes import texture, write_mvtec
+from lightning_ad.callbacks.objective import Objective, held_out_names, with_defects
+from tests.fakes import texture, write, write_mvtec
 from tests.methods.tiny import Brightness
 
 
@@ -34,16 +34,30 @@ def test_nothing_changes_outside_the_mask(side):
 def test_a_defect_depends_on_the_image_name_alone(data):
     data.setup("fit")
     batch = next(iter(data.val_dataloader()))
-    first = with_defects(batch, data.categories)
+    first = with_defects(batch, data.categories, held_out_names(data))
     order = torch.arange(len(batch["path"])).flip(0)
     turned = {
         "image": batch["image"][order], "category": batch["category"][order],
         "label": batch["label"][order], "path": [batch["path"][i] for i in order],
     }  # fmt: skip
-    again = with_defects(turned, data.categories)
+    again = with_defects(turned, data.categories, held_out_names(data))
     assert torch.equal(again["image"], first["image"][order])
     assert torch.equal(again["mask"], first["mask"][order])
     assert first["label"].all() and first["image"].abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", ["top.png", "cam 0.png"])
+def test_images_of_one_name_get_defects_of_their_own(tmp_path, name):
+    for part in range(30):
+        write(tmp_path / f"ok/{part:02d}/{name}", texture(0, 16, 16))
+    data = Folder(
+        root=str(tmp_path), normal_dir="ok", image_size=16, num_workers=0, cache=False,
+        val_fraction=0.3,
+    )  # fmt: skip
+    data.setup("fit")
+    batch = next(iter(data.val_dataloader()))
+    masks = with_defects(batch, data.categories, held_out_names(data))["mask"]
+    assert len(torch.unique(masks.flatten(1), dim=0)) == len(masks) > 5
 
 
 def test_it_is_the_auroc_of_held_out_images_and_their_defective_copies(data, tmp_path):
@@ -60,7 +74,7 @@ def test_it_is_the_auroc_of_held_out_images_and_their_defective_copies(data, tmp
     normal = {key: torch.cat([batch[key] for batch in batches]) for key in ("image", "category")}
     normal["path"] = [path for batch in batches for path in batch["path"]]
     normal["label"] = torch.zeros(len(normal["path"]), dtype=torch.long)
-    defective = with_defects(normal, data.categories)
+    defective = with_defects(normal, data.categories, held_out_names(data))
     assert all("/train/good/" in path for path in normal["path"])
     for index in range(len(data.categories)):
         chosen = normal["category"] == index

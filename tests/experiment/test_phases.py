@@ -210,10 +210,18 @@ def test_checkpoints_that_do_not_serve_are_named(arguments, tmp_path):
 
 def test_a_broken_configuration_is_named(tmp_path):
     file = tmp_path / "broken.yaml"
-    for text, message in (("a: [1", "no valid YAML"), ("", "holds no settings")):
-        file.write_text(text)
-        with pytest.raises(SystemExit, match=rf"broken.yaml .*{message}|broken.yaml {message}"):
-            main(["fit", f"--config={file}"])
+    for content, message in (
+        (b"a: [1", "no readable YAML"),
+        (b"", "holds no settings"),
+        ("# für Teil 7".encode("latin-1"), "not UTF-8.*Latin-1"),
+        ("seed_everything: 0".encode("utf-16"), "not UTF-8.*UTF-16"),
+        (b"seed_everything: 0\nseed_everything: 1", "given twice"),
+    ):
+        file.write_bytes(content)
+        for option in ("--config", "--model"):
+            if option == "--config" or message != "holds no settings":
+                with pytest.raises(SystemExit, match=rf"broken.yaml.* {message}"):
+                    main(["fit", f"{option}={file}"])
 
 
 def test_statistics_of_normal_images_travel_with_the_checkpoint(arguments, tmp_path):
