@@ -119,8 +119,9 @@ class EpochLines(Callback):
             for name, value in trainer.progress_bar_metrics.items()
         ]
         phase = getattr(pl_module, "phase", "")
-        said = [f"{phase}: epoch {trainer.current_epoch + 1}{of}", *losses, ending(trainer)]
-        log.info("%s", ", ".join(part for part in said if part))
+        end = ending(trainer)
+        said = [f"{phase}: epoch {trainer.current_epoch + 1}{of}", *losses]
+        log.info("%s", ", ".join(said + ([f"whole run ends {end}"] if end else [])))
 
 
 class Progress(RichProgressBar):
@@ -129,4 +130,7 @@ class Progress(RichProgressBar):
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """What stands beside the bar."""
         end = ending(trainer)
-        return {**super().get_metrics(trainer, pl_module), **({"": end} if end else {})}
+        return {
+            **super().get_metrics(trainer, pl_module),
+            **({"whole run ends": end} if end else {}),
+        }

@@ -198,11 +198,14 @@ class Timetable:
             for phase, length in zip(self.phases, self.lengths, strict=True)
             if not phase.finished
         ]
-        return [*lines, f"calibration and test: about {spoken(self.scoring)}; {self.ending()}"]
+        return [
+            *lines,
+            f"calibration and test: about {spoken(self.scoring)}; whole run ends {self.ending()}",
+        ]
 
     def ending(self) -> str:
         """When the run ends."""
-        return f"whole run ends {clock(self.end)}, in {spoken(self.end - time.time())}"
+        return f"{clock(self.end)}, in {spoken(self.end - time.time())}"
 
     def _place(self, name: str) -> int:
         return [phase.name for phase in self.phases].index(name)
