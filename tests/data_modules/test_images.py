@@ -234,6 +234,13 @@ def test_resizing_averages_images_and_keeps_masks_sharp(tmp_path: Path) -> None:
     assert np.array_equal(small, expected)
 
 
+def test_masks_take_the_nearest_pixel(tmp_path: Path) -> None:
+    mask = np.random.default_rng(0).integers(0, 2, (40, 40), np.uint8)
+    image, mask_path = texture(0, 40, 40), write(tmp_path / "m.png", mask * 255)
+    record = Record(write(tmp_path / "a.png", image), mask_path, 1, "test", "c", "d")
+    assert np.array_equal(Decoding(8)(record)[1], mask[2::5, 2::5])
+
+
 def test_mask_is_binarised_before_it_is_resized(tmp_path: Path) -> None:
     mask = np.full((64, 64), 100, np.uint8)
     mask[20:40, 20:40] = 255
