@@ -35,6 +35,8 @@ def test_experiment_runs(file: Path, tmp_path, autoencoder, monkeypatch):
     data_set = config["data"]["class_path"].split(".")[-1]
     category = config["data"]["init_args"].get("category", "all")
     overrides = shrink(config, autoencoder)
+    for part, images in (("TRAIN", 12), ("GOOD", 3), ("PER_DEFECT", 1)):
+        monkeypatch.setattr(f"data_modules.synthetic.{part}", images)
     if data_set != "SyntheticTextures":  # which writes its own tree
         write, _, names = TREES[data_set]
         overrides.append(f"--data.root={write(tmp_path / 'tree')}")
