@@ -26,7 +26,10 @@ def thumbnail(image: Pixels) -> Pixels:
 
 
 def neighbour_distances(training: Pixels, images: Pixels) -> NDArray[np.float32]:
-    """Distance (M,) of thumbnails (M, 64, 64) to the nearest of the training ones (N, 64, 64)."""
+    """Distance (M,) of thumbnails (M, 64, 64) to the nearest of the training ones (N, 64, 64).
+
+    It is the root of the mean squared difference of their pixels, from 0 to 2.
+    """
     nearest = (_standardised(images) @ _standardised(training).T).max(axis=1)
     return np.sqrt(np.maximum(2 - 2 * nearest, 0))
 

@@ -11,7 +11,8 @@ import pytest
 
 from data_modules import MVTecAD
 from data_modules.doctor.command import main
-from data_modules.neighbour import auroc, neighbour_auroc
+from data_modules.doctor.likeness import spectra
+from data_modules.neighbour import auroc, neighbour_auroc, neighbour_distances
 from tests import fakes
 
 SIDE = 256
@@ -227,23 +228,41 @@ def test_unreadable_images_do_not_stop_the_comparison(
     assert content["leaks"][0]["neighbour_auroc"] is None
 
 
-def test_the_neighbours_figure_is_that_of_its_definition(tmp_path: Path) -> None:
+def test_the_trivial_neighbour_is_its_definition() -> None:
+    generator = np.random.default_rng(0)
+    training, images = (generator.integers(0, 256, (n, 64, 64), dtype=np.uint8) for n in (7, 5))
+
+    def standardised(image: np.ndarray) -> np.ndarray:
+        small = cv2.resize(image.astype(np.float32), (16, 16), interpolation=cv2.INTER_AREA)
+        return (small - small.mean()) / small.std()
+
+    expected = [
+        min(np.sqrt(np.mean((standardised(image) - standardised(one)) ** 2)) for one in training)
+        for image in images
+    ]
+    assert neighbour_distances(training, images) == pytest.approx(expected, abs=1e-4)
+    brighter = (training // 2 + 90).astype(np.uint8)
+    assert neighbour_distances(training, brighter).max() < 0.02
+
+
+def test_the_neighbours_figure_is_that_of_a_data_set(tmp_path: Path) -> None:
     root = write_parts(tmp_path / "tree", screw)
-    small = {
-        part: [
-            cv2.resize(cv2.imread(str(file), 0), (16, 16), interpolation=cv2.INTER_AREA).ravel()
-            for file in sorted((root / "part" / part).iterdir())
-        ]
-        for part in ("train/good", "test/good", "test/dent")
-    }
+    for index in range(10):
+        fakes.write(root / f"part/test/good/{index:03d}.png", screw(index))
+    assert neighbour_auroc(MVTecAD(root=str(root))) == {"part": 1.0}
+    for index in range(5):
+        fakes.write(root / f"part/test/good/{index:03d}.png", bottle(index))
+    assert neighbour_auroc(MVTecAD(root=str(root))) == {"part": 0.5}
 
-    def distance(image: np.ndarray) -> float:
-        one = (image - image.mean()) / image.std()
-        return min(np.linalg.norm(one - (t - t.mean()) / t.std()) for t in small["train/good"])
 
-    good, bad = ([distance(image) for image in small[f"test/{part}"]] for part in ("good", "dent"))
-    expected = np.mean([(b > g) + 0.5 * (b == g) for b in bad for g in good])
-    assert neighbour_auroc(MVTecAD(root=str(root))) == {"part": pytest.approx(expected, abs=0.02)}
+def test_a_shift_changes_spectra_little_even_where_borders_differ() -> None:
+    def crop(seed: int, by: int) -> np.ndarray:
+        side = 96
+        wide = 128 + 25 * field(seed, 4, side) + np.arange(side) - side / 2
+        return clipped(wide[by : by + 64, by : by + 64])
+
+    one, moved, other = spectra(np.stack([crop(0, 0), crop(0, 2), crop(1, 0)]))
+    assert np.linalg.norm(one - moved) < 0.4 * np.linalg.norm(one - other)
 
 
 def test_auroc_counts_ties_half() -> None:
