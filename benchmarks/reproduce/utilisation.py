@@ -37,7 +37,7 @@ class CountFlops(Callback):
         file = Path(trainer.default_root_dir) / FILE
         known = json.loads(file.read_text()) if file.exists() else {}
         known[str(pl_module.phase)] = (
-            self.counter.get_total_flops() / trainer.datamodule.batch_size  # type: ignore[attr-defined]
+            self.counter.get_total_flops() / trainer.train_dataloader.batch_size  # type: ignore[union-attr]
         )
         file.write_text(json.dumps(known))
 

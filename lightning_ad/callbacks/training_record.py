@@ -41,7 +41,7 @@ class TrainingRecord(Callback):
         file = Path(trainer.default_root_dir) / FILE
         noted = read_training(file.parent)
         batches = trainer.global_step * trainer.accumulate_grad_batches
-        images = batches * trainer.datamodule.batch_size * trainer.world_size  # type: ignore[attr-defined]
+        images = batches * trainer.train_dataloader.batch_size * trainer.world_size  # type: ignore[union-attr]
         steps_per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
         phase = {
             "steps": trainer.global_step,
