@@ -23,7 +23,7 @@ def learned(detector: FeatureSpaceDetector, by_category: list[Tensor]) -> Featur
     detector.channels = [layer.shape[1] for layer in detector.features(by_category[0][:1])]
     numbers = torch.repeat_interleave(torch.tensor([len(part) for part in by_category]))
     paths = [f"{number}.png" for number in range(len(numbers))]
-    for memory in detector.memory_passes(torch.device("cpu")):  # held-out images are the same
+    for memory in detector.memory_passes(torch.device("cpu")):
         with torch.inference_mode():
             for rows in torch.arange(len(numbers)).split(3):
                 batch = torch.cat(by_category)[rows]
