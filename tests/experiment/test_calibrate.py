@@ -6,7 +6,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
 
+from data_modules import MVTecAD
 from lightning_ad.detector.calibration import Calibration
 from lightning_ad.detector.thresholds import (
     conformal_quantile,
@@ -14,6 +16,8 @@ from lightning_ad.detector.thresholds import (
     require_movable,
     set_thresholds,
 )
+from lightning_ad.experiment.calibrate import calibrate
+from tests.fakes import write_mvtec
 from tests.methods.tiny import Brightness
 
 
@@ -46,6 +50,36 @@ def test_calibration_loads_tensors_of_any_shape_and_forgets_what_it_had():
     target.load_state_dict(source.state_dict())
     assert torch.equal(target["bank"], source["bank"]) and target["ratio"] == 2.0
     assert "old" not in target
+
+
+def test_constants_and_thresholds_are_those_of_each_categorys_held_out_images(tmp_path):
+    root = write_mvtec(tmp_path / "tree", train=24)
+    data = MVTecAD(str(root), image_size=16, num_workers=0, cache=False, val_fraction=0.5)
+    detector, extremes = Brightness(false_alarm_rate=0.2), {}
+    detector.set_constants = extremes.update
+    detector.meet(data, "fit")
+    calibrate(detector, Trainer(accelerator="cpu", logger=False), data)
+    held_out = [
+        (path, int(category), image.abs().mean(0))
+        for batch in data.val_dataloader()
+        for path, category, image in zip(
+            *map(batch.get, ("path", "category", "image")), strict=True
+        )
+    ]
+    _, category, deviation = zip(*sorted(held_out, key=lambda one: one[0]), strict=True)
+    category, deviation = torch.tensor(category), torch.stack(deviation)
+    torch.testing.assert_close(extremes["pixel_min"], deviation.amin((1, 2)))
+    torch.testing.assert_close(extremes["pixel_max"], deviation.amax((1, 2)))
+    groups = [deviation[category == 0], deviation[category == 1], deviation]
+    for threshold, pixel_threshold, group in zip(
+        *(detector.calibration[f"{level}_threshold"] for level in ("image", "pixel")),
+        groups,
+        strict=True,
+    ):
+        ranked = group.amax((1, 2)).sort().values
+        assert threshold == ranked[math.ceil(0.8 * (len(group) + 1)) - 1]
+        assert 0.19 < float((group > pixel_threshold).float().mean()) < 0.21
+    assert len({len(group) for group in groups}) > 1
 
 
 def test_missing_calibration_says_what_to_do():
