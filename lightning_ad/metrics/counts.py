@@ -11,6 +11,7 @@ function of the multiset of pixels alone: batches, their order and the processes
 leave no trace in it. Without a bound (`max_bins=None`) nothing is ever coarsened: the exact form.
 """
 
+import warnings
 from bisect import bisect_left
 from collections.abc import Sequence
 
@@ -26,6 +27,8 @@ KEY, NORMAL, DEFECTIVE, OVERLAP = range(4)  # columns of a table
 # sorted values on the distributions of maps that were tried, saturated and twenty octaves wide
 # included. Scores spread over a hundred octaves that differ in a narrow band only need `exact`.
 MAX_BINS = 2**17
+TRIED_SHIFT = 11  # 2^12 bins an octave
+TOLERATED = 1e-4  # error of AUROC that goes without a word
 
 
 def require_finite(values: Tensor, names: Sequence[str]) -> None:
@@ -89,6 +92,18 @@ def merge(table: Tensor, shift: int, max_bins: int | None) -> tuple[Tensor, int]
     return merged, shift
 
 
+def unresolved(table: Tensor, shift: int) -> float:
+    """Return by how much AUROC may be off because normal and defective scores share bins.
+
+    0 for bins as narrow as scores over twenty octaves leave them, for which this was tried.
+    """
+    counted = table[table[:, KEY] != 0].double()  # a score of 0 is one value, however many have it
+    pairs = table[:, NORMAL].sum().double() * table[:, DEFECTIVE].sum().double()
+    if shift <= TRIED_SHIFT or pairs == 0:
+        return 0.0
+    return float((counted[:, NORMAL] * counted[:, DEFECTIVE]).sum() / pairs / 2)
+
+
 class RankingMetric(Metric):
     """State of every metric that depends on the ranking of scores only: one table of counts.
 
@@ -128,6 +143,19 @@ class RankingMetric(Metric):
         self.tables += [table, rows]
         if self.max_bins is not None and sum(map(len, self.tables)) > 2 * self.max_bins:
             self.tables = [self.merged()]
+
+    def final(self) -> Tensor:
+        """Return the counts as `merged` does; warn if the bins are too few for such scores."""
+        table = self.merged()
+        error = unresolved(table, int(self.shift))
+        if error > TOLERATED:
+            warnings.warn(
+                "normal and defective scores differ by less than the bins can tell apart that are "
+                f"left for so many octaves (AUROC may be off by {error:.2g}): rank them exactly "
+                "(exact=True; on the command line --evaluation.exact=true)",
+                stacklevel=2,
+            )
+        return table
 
     def merged(self) -> Tensor:
         """Return the counts so far as one table (bins, 4), sorted by key."""

@@ -47,10 +47,11 @@ class DetectionMetrics(nn.Module):
     ) -> None:
         """Add a batch: maps and masks (B, 1, H, W), scores, labels and category indices (B,).
 
-        Raises ValueError naming the images (by `paths`, else by position) with non-finite scores,
-        or if the masks are not of the maps' size.
+        Raises ValueError naming the images (by `paths`, else by position) with non-finite scores
+        or of no category, or if the masks are not of the maps' size.
         """
         names = paths or [f"number {index} of the batch" for index in range(len(score))]
+        self._require_known(category, names)
         require_finite(score[:, None], names)
         if self.pixel:
             require_finite(anomaly_map, names)
@@ -62,6 +63,17 @@ class DetectionMetrics(nn.Module):
             self.image[index].update(score[chosen], label[chosen])
             if self.pixel:
                 self.pixel[index].update(anomaly_map[chosen, 0], mask[chosen, 0])
+
+    def _require_known(self, category: Tensor, names: Sequence[str]) -> None:
+        """Raise a ValueError for images of an unknown category, whose index is negative."""
+        known = (category >= 0) & (category < len(self.categories))
+        if not known.all():
+            first = int((~known).nonzero()[0])
+            raise ValueError(
+                f"{int((~known).sum())} image(s) of an unknown category, among them "
+                f"{names[first]} (index {int(category[first])}): metrics are of the "
+                f"{len(self.categories)} categories {', '.join(self.categories)}"
+            )
 
     def compute(self) -> dict[str, float]:
         """Return `<category>/<metric>` and `mean/<metric>`; the mean leaves NaN out."""

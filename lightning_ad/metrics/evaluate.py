@@ -56,7 +56,7 @@ def evaluate_maps(
     images = ImageMetrics().to(device)
     images.update(scores, defects)
     # Not compute(): that would wait for the other processes of a distributed run.
-    results = image_metrics(images.merged()) | pixel_metrics(pixels.merged(), fpr_limit)
+    results = image_metrics(images.merged()) | pixel_metrics(pixels.final(), fpr_limit)
     undefined = [name for name, value in results.items() if math.isnan(value)]
     if undefined:
         warn_undefined(undefined)

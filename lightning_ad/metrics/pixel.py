@@ -41,4 +41,4 @@ class PixelMetrics(RankingMetric):
 
     def compute(self) -> dict[str, float]:
         """Return pixel_auroc, pixel_auprc, pixel_f1max and pixel_aupro, NaN where undefined."""
-        return pixel_metrics(self.merged(), self.fpr_limit)
+        return pixel_metrics(self.final(), self.fpr_limit)

@@ -142,3 +142,13 @@ def test_two_processes_with_uneven_shares_agree_to_the_last_bit(tmp_path):
         bounded, exact = pickle.loads((tmp_path / f"{rank}.pickle").read_bytes())
         assert same(bounded, compute(batches(4)))
         assert same(exact, compute(batches(4), exact=True))
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_an_image_of_no_category_is_counted_for_none(index):
+    whole = batches(IMAGES)[0]
+    whole["category"][5] = index
+    metrics = DetectionMetrics(CATEGORIES)
+    with pytest.raises(ValueError, match=rf"1 image.*number 5 .*index {index}.*only normal"):
+        metrics.update(**whole)
+    assert all(len(part.merged()) == 0 for part in metrics.pixel)

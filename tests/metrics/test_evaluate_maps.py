@@ -200,3 +200,36 @@ def test_arguments_that_do_not_fit_are_named(changes, message):
     arguments = {"anomaly_maps": np.zeros((2, 8, 8)), "masks": np.zeros((2, 8, 8), bool)}
     with pytest.raises(ValueError, match=message):
         evaluate_maps(**(arguments | changes))
+
+
+def spread(octaves: float, band: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Normal scores over many octaves; around 0.3, defects above normal ones in a narrow band."""
+    rng = np.random.default_rng(seed)
+    wide = 0.3 * 2.0 ** rng.uniform(-octaves, 0, 500_000)
+    normal, defective = 0.3 * (
+        1 + band * np.array([rng.uniform(0, 1, 250_000), rng.uniform(0.5, 1.5, 250_000)])
+    )
+    maps = np.concatenate([wide, normal, defective]).astype(np.float32).reshape(4, 500, 500)
+    masks = np.arange(10**6).reshape(maps.shape) >= 750_000
+    return maps, masks
+
+
+@pytest.mark.parametrize(("octaves", "band"), [(110, 1e-5), (60, 1e-4)])
+def test_too_few_bins_for_so_many_octaves_are_told(octaves, band):
+    maps, masks = spread(octaves, band)
+    exact = evaluate_maps(maps, masks, exact=True)
+    with pytest.warns(UserWarning, match="octaves.*exact"):
+        binned = evaluate_maps(maps, masks)
+    assert abs(binned["pixel_auroc"] - exact["pixel_auroc"]) > 1e-4
+
+
+@pytest.mark.parametrize("case", ["wide", "zeros"])
+def test_bins_that_tell_scores_apart_are_not_warned_of(case):
+    maps, masks = spread(100, 3) if case == "wide" else spread(25, 1)
+    if case == "zeros":
+        maps[maps < np.quantile(maps, 0.3)] = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        binned = evaluate_maps(maps, masks)
+    exact = evaluate_maps(maps, masks, exact=True)
+    assert binned["pixel_auroc"] == pytest.approx(exact["pixel_auroc"], abs=1e-4)
