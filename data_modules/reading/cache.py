@@ -8,6 +8,7 @@ It may be removed whenever nothing runs; damaged, it is written again.
 """
 
 import json
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -29,10 +30,14 @@ from data_modules.reading.store import (
     mapped,
     new_array,
     require_room,
+    seal,
     write_once,
 )
 from data_modules.records import Record
 
+log = logging.getLogger(__name__)
+
+SLOW_TO_CHECK = 4e9  # bytes, about a second on a fast disk
 FORMAT = 1  # raise it whenever the same files would give other pixels
 ADVICE = (
     "point data.cache_dir to another place, or set data.cache to false to decode in every epoch"
@@ -135,6 +140,8 @@ class Shelf:
             problems = [problem for problem in found if problem]
         if problems:
             raise _UndecodableError(problems)
+        for file, array in zip(self.shapes, (images, masks), strict=True):
+            seal(folder / f"{file}.npy", array)
 
     def _key(self) -> str:
         files = [
@@ -169,6 +176,9 @@ class DecodedCache:
             (category, split): Shelf(directory, f"{name}-{category}-{split}", group, decoding)
             for (category, split), group in groups.items()
         }
+        known = sum(s.n_bytes for s in self.shelves.values() if s.folder.is_dir())
+        if known > SLOW_TO_CHECK:
+            log.info("decoded images: checking %s MB below %s", f"{known / 1e6:,.0f}", directory)
         missing = [shelf for shelf in self.shelves.values() if not shelf.is_complete()]
         if missing:
             check_files(name, [record for shelf in missing for record in shelf.records])

@@ -2,14 +2,19 @@
 
 Whatever this project writes, a killed process leaves either what was there before or the new file,
 never a part. Arrays of a row per image (decoded pixels, latents, features) are computed once, by
-whichever process comes first, and then mapped into memory, so that all processes share them.
+whichever process comes first, and then mapped into memory, so that all processes share them. A .npy
+file of ours ends with checksums, which NumPy does not look at: what a disk has changed since is
+noticed when the file is opened, and written again.
 """
 
 import hashlib
+import logging
 import math
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +24,11 @@ from filelock import FileLock
 from numpy.typing import DTypeLike, NDArray
 
 from data_modules.problems import DataError
+
+log = logging.getLogger(__name__)
+
+MARK = b"lightning_ad crc32 "  # begins the checksums
+BLOCK = 2**22  # bytes that one of them is of
 
 
 @contextmanager
@@ -57,6 +67,8 @@ def write_once(path: Path, is_complete: Callable[[], bool], write: Callable[[Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not is_complete():
+            if path.exists():
+                log.warning("%s is damaged or not complete: it is written again", path)
             with written_whole(path) as partial:
                 write(partial)
 
@@ -87,27 +99,47 @@ def stored_rows(
                 array = new_array(partial, shape, batch.dtype)
             array[start : start + len(batch)] = batch
             start += len(batch)
-        array.flush()
+        seal(partial, array)
 
     def is_complete() -> bool:
         array = mapped(path)
         return array is not None and len(array) == rows
 
-    write_once(path, is_complete, write)
+    if not is_complete():
+        write_once(path, is_complete, write)
     return np.load(path, mmap_mode="r")
 
 
 def new_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
-    """An array to fill, mapped to a .npy file."""
+    """An array to fill, mapped to a .npy file; `seal` it then."""
     return np.lib.format.open_memmap(path, "w+", dtype, shape)
+
+
+def seal(path: Path, array: np.memmap) -> None:
+    """Put the checksums of an array that is filled behind it."""
+    array.flush()
+    with path.open("ab") as file:
+        file.write(_seal_of(array))
 
 
 def mapped(path: Path) -> NDArray[Any] | None:
     """The array in a file, mapped into memory; None if the file is missing or damaged."""
     try:
-        return np.load(path, mmap_mode="r")
+        array = np.load(path, mmap_mode="r")
+        with path.open("rb") as file:
+            file.seek(array.offset + array.nbytes)
+            return array if file.read() == _seal_of(array) else None
     except (OSError, ValueError, EOFError):
         return None
+
+
+def _seal_of(array: NDArray[Any]) -> bytes:
+    """CRC-32 of each block of an array's bytes, computed on all cores."""
+    content = array.reshape(-1).view(np.uint8)
+    starts = range(0, len(content), BLOCK)
+    with ThreadPoolExecutor() as pool:
+        sums = pool.map(lambda start: zlib.crc32(content[start : start + BLOCK].data), starts)
+        return MARK + np.fromiter(sums, np.uint32).tobytes()
 
 
 def require_room(folder: Path, n_bytes: int, what: str, advice: str) -> None:

@@ -204,7 +204,7 @@ def test_two_processes_build_once(tmp_path: Path, records: list[Record]) -> None
 
 
 @pytest.mark.parametrize("file", ["images.npy", "masks.npy"])
-@pytest.mark.parametrize("damage", ["cut", "empty", "removed", "other shape"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "removed", "other shape", "64 bytes"])
 def test_damaged_cache_is_rebuilt(
     tmp_path: Path, records: list[Record], file: str, damage: str
 ) -> None:
@@ -214,6 +214,11 @@ def test_damaged_cache_is_rebuilt(
         path.write_bytes(path.read_bytes()[:-100])
     elif damage == "empty":
         path.write_bytes(b"")
+    elif damage == "64 bytes":
+        content = bytearray(path.read_bytes())
+        for place in range(200, 200 + 64 * 7, 7):
+            content[place] ^= 0x10
+        path.write_bytes(content)
     elif damage == "removed":
         path.unlink()
     else:

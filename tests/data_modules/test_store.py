@@ -99,15 +99,37 @@ def test_rows_are_computed_once(tmp_path: Path) -> None:
     assert len(calls) == 1
 
 
+def flip(data: bytes, start: int, count: int, step: int = 1) -> bytes:
+    """The same bytes, some of them with every bit turned."""
+    changed = bytearray(data)
+    for place in range(start, start + count * step, step):
+        changed[place] ^= 0xFF
+    return bytes(changed)
+
+
 @pytest.mark.parametrize(
-    "damage", [lambda data: b"", lambda data: data[:-1], lambda data: b"no array" + data[8:]]
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:-1],
+        lambda data: b"no array" + data[8:],
+        lambda data: flip(data, 128, 1),
+        lambda data: flip(data, 128, 64),  # whole words, whose sum would stay the same
+        lambda data: flip(data, len(data) - 1, 1),
+        lambda data: data[: 128 + ROWS.nbytes],  # of before there were checksums
+        lambda data: data[:128] + data[134:140] + data[128:134] + data[140:],
+    ],
 )
-def test_damaged_rows_are_written_again(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_damaged_rows_are_written_again(
+    tmp_path: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "rows.npy"
     read(path)
     path.write_bytes(damage(path.read_bytes()))
     assert mapped(path) is None
     assert np.array_equal(read(path), ROWS)
+    assert "rows.npy is damaged" in caplog.text
+    assert np.array_equal(np.load(path), ROWS)  # any other program may read it
     assert np.array_equal(read(path, rows=5), ROWS[:5])  # another number is damage, too
 
 

@@ -169,11 +169,19 @@ def test_what_a_killed_process_leaves_is_not_read(root):
     assert not any(name.endswith(".partial") for name in files(root))
 
 
-@pytest.mark.parametrize("kept", [0, -1], ids=["empty", "cut"])
-def test_a_damaged_file_is_written_again(root, kept):
+@pytest.mark.parametrize("damage", ["empty", "cut", "64 bytes"])
+def test_a_damaged_file_is_written_again(root, damage):
     module, autoencoder = data(root), TinyLatents()
     for file in LatentCache(autoencoder, module).files:
-        file.path.write_bytes(file.path.read_bytes()[:kept])
+        content = file.path.read_bytes()
+        turned = bytes(byte ^ 0xFF for byte in content[128:192])
+        file.path.write_bytes(
+            {
+                "empty": b"",
+                "cut": content[:-1],
+                "64 bytes": content[:128] + turned + content[192:],
+            }[damage]
+        )
     assert_direct(LatentCache(autoencoder, module), module, autoencoder)
 
 
