@@ -1,0 +1,149 @@
+"""Kills runs at random moments and compares what the same command then ends with.
+
+    python -m tests.kills --kills 100 --folder kills/
+
+Toy-sized DDAD, D3AD and DeCo-Diff, each with 0 and 2 data workers, first run undisturbed. Then runs
+are killed (SIGKILL, all of their processes) at a random moment between start and end, and started
+again until they finish. Weights, calibration, metrics and scores must equal those of the
+undisturbed run bit for bit. With ``--tmpdir`` on another file system than ``--folder`` nothing can
+be renamed from there. Prints a line per kill; the exit status says whether all came out equal.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+
+from tests.checkpoints import weights
+from tests.fakes import write_mtd
+from tests.shrunk import REPOSITORY, fit_method
+
+METHODS = ("DDAD", "D3AD", "DeCoDiff")
+WORKERS = (0, 2)
+FLEETING = ("images_per_second", "milliseconds_per_image")
+
+
+def autoencoder_in(folder: Path) -> Path:
+    """The smallest AutoencoderKL, saved as a hub would serve it."""
+    if not folder.exists():
+        AutoencoderKL(
+            block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            norm_num_groups=4,
+        ).save_pretrained(folder)
+    return folder
+
+
+def command(folder: Path, method: str, workers: int, run: Path) -> list[str]:
+    """A whole experiment: two phases of three epochs where there are two."""
+    more = ["--trainer.max_epochs=3", f"--data.num_workers={workers}"]
+    more += ["--model.adaptation_epochs=2"] if method != "DeCoDiff" else []
+    arguments = fit_method(method, folder, run, autoencoder_in(folder / "autoencoder"), *more)
+    arguments = [a for a in arguments if a != "--data.num_workers=0" or not workers]
+    # Each run decodes and encodes for itself, so that these are interrupted, too.
+    cache = f"--data.cache_dir={run.with_name(run.name + '-cache')}"
+    return [sys.executable, "-m", "lightning_ad", *arguments, cache]
+
+
+def finish(arguments: list[str], environment: dict[str, str], log: Path) -> float:
+    """Run to the end; the seconds it took."""
+    began = time.monotonic()
+    with log.open("ab") as file:
+        subprocess.run(arguments, env=environment, stdout=file, stderr=file, check=True)
+    return time.monotonic() - began
+
+
+def kill(arguments: list[str], environment: dict[str, str], after: float, log: Path) -> bool:
+    """Start, and kill all processes of the run after some seconds; whether it still ran."""
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            arguments, env=environment, stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        process.wait(timeout=after)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+    return False
+
+
+def moment(run: Path) -> str:
+    """What the run had reached, as its folder tells."""
+    names = {file.name for file in run.glob("*")} if run.exists() else set()
+    unfinished = sorted(file.stem for file in (run / "resume").glob("*.ckpt"))
+    for sign, name in (("metrics.json", "after the test"), ("final.ckpt", "in the test")):
+        if sign in names:
+            return name
+    finished = sorted(name for name in names if name.endswith(".ckpt"))
+    return f"in {unfinished[0]}" if unfinished else f"after {finished or 'start-up'}"
+
+
+def differences(run: Path, whole: Path) -> list[str]:
+    """What a run ended with that the undisturbed one did not."""
+    ours, theirs = weights(run / "final.ckpt"), weights(whole / "final.ckpt")
+    found = [name for name in theirs if not torch.equal(ours[name], theirs[name])]
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (run, whole)]
+    names = [name for name in metrics[1] if not name.endswith(FLEETING)]
+    found += [name for name in names if metrics[0][name] != metrics[1][name]]
+    if (run / "scores.csv").read_bytes() != (whole / "scores.csv").read_bytes():
+        found.append("scores.csv")
+    return found
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Kill, start again, compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--tmpdir", help="TMPDIR of the runs")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    folder = options.folder.absolute()
+    generator = random.Random(options.seed)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    if options.tmpdir:
+        environment["TMPDIR"] = options.tmpdir
+    write_mtd(folder / "mtd")
+    pairs = [(method, workers) for method in METHODS for workers in WORKERS]
+    durations = {
+        pair: finish(
+            command(folder, *pair, folder / "{}-{}".format(*pair)), environment, folder / "log"
+        )
+        for pair in pairs
+    }
+    broken, moments = 0, Counter[str]()
+    for number in range(options.kills):
+        method, workers = pair = pairs[number % len(pairs)]
+        run = folder / f"killed-{number}"
+        arguments = command(folder, method, workers, run)
+        after = generator.uniform(0, durations[pair])
+        if kill(arguments, environment, after, folder / "log"):
+            moments[moment(run)] += 1
+        finish(arguments, environment, folder / "log")
+        found = differences(run, folder / f"{method}-{workers}")
+        broken += bool(found)
+        state = f"DIFFERS in {', '.join(found[:3])}" if found else "equal"
+        say(f"{number + 1}: {method}, {workers} workers, after {after:.1f} s: {state}")
+    say(f"{options.kills} kills, {broken} ended differently; moments: {dict(moments)}")
+    return int(broken > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
