@@ -54,6 +54,7 @@ class Evaluation(Callback):
             data.categories, self.fpr_limit, self.exact, data.has_masks
         ).to(pl_module.device)
         self.scored: list[ScoredImage] = []
+        self.unmarked: list[str] = []
 
     def on_test_batch_end(
         self,
@@ -73,12 +74,17 @@ class Evaluation(Callback):
         names = [self.metrics.categories[index] for index in category.tolist()]
         lines = zip(path, names, label.tolist(), detection.score.tolist(), strict=True)
         self.scored += [ScoredImage(*line) for line in lines]
+        marked = batch["mask"].flatten(1).any(1) | ~label.bool()
+        self.unmarked += [
+            name for name, is_marked in zip(path, marked, strict=True) if not is_marked
+        ]
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merge the counts and scores of all processes and log the metrics."""
         self.results = self.metrics.compute()
         self.scored = sorted(image for share in of_all_processes(self.scored) for image in share)
         _require_once(self.scored)
+        self.unmarked = sorted(path for share in of_all_processes(self.unmarked) for path in share)
         # The same on all processes; of these the maximum, unlike the mean, is not rounded.
         logged = {f"test/{name}": value for name, value in self.results.items()}
         pl_module.log_dict(logged, sync_dist=True, reduce_fx="max")
@@ -91,8 +97,9 @@ class Evaluation(Callback):
                 logger.log_hyperparams({"fingerprint": definition["fingerprint"]})
             speed = _speed(trainer)
             self._write(Path(trainer.default_root_dir), definition, speed)
+            self._tell_unmarked(data_module(trainer).has_masks)
             self._print(definition, speed)
-        del self.metrics, self.scored
+        del self.metrics, self.scored, self.unmarked
 
     def _definition(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """What the numbers depend on beside the model, flat, with its fingerprint."""
@@ -130,6 +137,16 @@ class Evaluation(Callback):
         write_csv(folder / "metrics.csv", ["category", *names], lines)
         write_csv(folder / "scores.csv", ScoredImage._fields, self.scored)
         log.info("metrics: %s (also metrics.csv, scores.csv)", folder / "metrics.json")
+
+    def _tell_unmarked(self, has_masks: bool) -> None:
+        """Warn of defective images of which no pixel is marked at the size that was scored."""
+        if has_masks and self.unmarked:
+            log.warning(
+                "no pixel is marked in %d defective image(s), all of whose pixels count as normal: "
+                "%s. Their masks are black, or mark less than a pixel at data.image_size",
+                len(self.unmarked),
+                ", ".join(self.unmarked[:3]) + (", ..." if len(self.unmarked) > 3 else ""),
+            )
 
     def _print(self, definition: dict[str, Any], speed: dict[str, float]) -> None:
         caption = f"protocol {definition['protocol']}, fingerprint {definition['fingerprint']}"

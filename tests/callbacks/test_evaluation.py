@@ -85,6 +85,25 @@ def test_undefined_metrics_are_null_in_json_and_empty_in_csv(tmp_path):
     assert re.search(r"^bottle,,,", (tmp_path / "metrics.csv").read_text(), re.MULTILINE)
 
 
+@pytest.mark.parametrize("count", [1, 5])
+def test_defective_images_without_a_marked_pixel_are_named(tmp_path, caplog, monkeypatch, count):
+    whole = Images.__getitem__
+    black = [index for index in range(COUNT) if index % 3][:count]
+
+    def without_mask(self, index):
+        item = whole(self, index)
+        return {**item, "mask": item["mask"] * 0} if index in black else item
+
+    run_test(tmp_path)
+    assert "no pixel is marked" not in caplog.text
+    monkeypatch.setattr(Images, "__getitem__", without_mask)
+    run_test(tmp_path)
+    assert f"no pixel is marked in {count} defective image(s)" in caplog.text
+    caplog.clear()
+    run_test(tmp_path, data=Data(COUNT, tmp_path, has_masks=False))
+    assert "no pixel is marked" not in caplog.text
+
+
 def test_without_masks_only_image_metrics(tmp_path):
     run_test(tmp_path, data=Data(COUNT, tmp_path, has_masks=False))
     metrics = [key for key in results_of(tmp_path) if key.startswith("test/mean/")]
