@@ -95,11 +95,14 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         self._loads: dict[Split, Load] = {}
         self._remarked = False
         self.unreadable: list[Problem] = []  # photographs that predict could not read
+        self._first_epoch = 0
 
     def setup(self, stage: str) -> None:
         """List and check all that a stage will read, before hours are spent; fill the cache."""
         if stage == "predict":
             self.predict_records()
+        if stage == "fit":
+            self._first_epoch = 0  # a checkpoint to go on from is read later
         if stage in ("fit", "validate"):
             self._prepare("train")
         if stage == "test" or (stage == "fit" and any(r.split == "test" for r in self._listed)):
@@ -115,11 +118,25 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
             self.training_records(), self._prepare("train"), training=True
         )
         sampler = ShuffledDraws(dataset, self.batch_size, *self._place, self.seed)
-        if self.trainer is not None:
-            # Lightning opens a resumed run's loader before it tells the sampler the epoch.
-            sampler.set_epoch(self.trainer.current_epoch)
+        # A resumed run's workers begin to draw before Lightning tells the sampler the epoch.
+        sampler.set_epoch(max(self._first_epoch, self._epochs_over))
         workers = self.num_workers if self.stored is None else 0  # reading takes no time
         return self._loader(dataset, self.batch_size, sampler, workers)
+
+    @property
+    def _epochs_over(self) -> int:
+        """Epochs that the Trainer's fit has trained."""
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the epoch that a resumed run goes on with."""
+        return {"epoch": self._epochs_over}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the epoch to go on with, before the training images' loader is made."""
+        self._first_epoch = state_dict["epoch"]
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Held-out normal training images, as they are."""

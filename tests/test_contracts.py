@@ -68,15 +68,17 @@ def test_only_what_a_phase_trains_moves(finished, method, phase):
     assert finished[1][method, phase] == TRAINED[method, phase]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(("method", "phase"), PHASES)
 def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
-    finished, tmp_path, autoencoder, method, phase
+    finished, tmp_path, autoencoder, method, phase, workers
 ):
     folder, run = finished[0], tmp_path / "run"
+    command = [*arguments(method, folder, run, autoencoder), f"--data.num_workers={workers}"]
     with stopped_in_second_epoch(phase):
-        main(arguments(method, folder, run, autoencoder))
+        main(command)
     assert (run / f"resume/{phase}.ckpt").exists()
-    main(arguments(method, folder, run, autoencoder))
+    main(command)
     assert_same_weights(folder / method / "final.ckpt", run / "final.ckpt")
     assert (run / "metrics.json").exists()
 
