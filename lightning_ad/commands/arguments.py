@@ -5,19 +5,27 @@ to its own data set alone.
 """
 
 import itertools
+import json
 import re
+from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import ArgumentParser
 
+from data_modules import AnomalyDataModule
 from data_modules.problems import DataError
-from data_modules.reading.texts import read_yaml
-from lightning_ad.detector.checkpoint import read_checkpoint
+from data_modules.reading.texts import read_text, read_yaml
+from lightning_ad.detector.checkpoint import cannot_be_built, read_checkpoint
+from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.trust import trusted_config
 
 CONFIG = ("-c", "--config")
 TRUST = "--trust"
+NAMES = (("run_dir",), *(("data", "init_args", name) for name in ("root", "category", "cache_dir")))
+"""Settings that are names, whatever they look like."""
+CATEGORY = ("--data.category", "--data.init_args.category")
 OF_A_PHASE = (
     "{} holds the weights of a phase, without calibration and configuration: give the "
     "final.ckpt that 'lightning fit' ends with"
@@ -34,19 +42,24 @@ def values_of(arguments: list[str], *options: str) -> list[str]:
 def with_files_read(arguments: list[str], folder: Path) -> list[str]:
     """The arguments, with configurations in ``folder`` that say no more than they may.
 
+    Names stay as they are written: 01 and on are categories, not a number and a truth.
+
     Raises SystemExit with the name of a configuration that holds no settings.
     """
-    names = values_of(arguments, "--data")
+    others = values_of(arguments, "--data")
     replaced = {}
     for value in (argument.rpartition("=")[2] for argument in arguments):
         if value.endswith((".yaml", ".yml")) and Path(value).is_file():
             _content_of(Path(value))  # also of a part, such as --model FILE
     for number, value in enumerate(values_of(arguments, *CONFIG)):
-        if Path(value).is_file():  # else the parser says so
-            settings = _settings_in(Path(value))
-            if _forget_other_data(settings, names):
-                replaced[value] = _write(settings, folder / f"{number}-{Path(value).name}")
-    return [_with_value_replaced(argument, replaced) for argument in arguments]
+        file = Path(value).expanduser()
+        if file.is_file():  # else the parser says so
+            settings, changed = _settings_in(file)
+            if _forget_other_data(settings, others) or changed or str(file) != value:
+                replaced[value] = _write(settings, folder / f"{number}-{file.name}")
+    before = ["", *arguments]
+    arguments = [_with_value_replaced(argument, replaced) for argument in arguments]
+    return [_with_names_quoted(*pair) for pair in zip(before, arguments, strict=False)]
 
 
 def with_own_config(arguments: list[str], folder: Path) -> tuple[list[str], dict[str, Any] | None]:
@@ -59,17 +72,29 @@ def with_own_config(arguments: list[str], folder: Path) -> tuple[list[str], dict
     named = any(re.match(r"(-c|--config|--model)(=|$)", argument) for argument in arguments)
     if arguments[:1] not in (["validate"], ["test"], ["predict"]) or named or not paths:
         return arguments, None
-    path = Path(paths[-1])
+    path = Path(paths[-1]).expanduser()
     checkpoint = read_checkpoint(path)
     if "config" not in checkpoint:
         raise SystemExit(OF_A_PHASE.format(path))
     settings = trusted_config(checkpoint["config"], path, trust)
     settings["data"].get("init_args", {}).pop("cache_dir", None)  # another's folder to write to
     settings["trainer"]["logger"] = False  # a look at a run is no run
+    try:
+        _known().parse_object({name: settings[name] for name in ("model", "data")})
+    except ArgumentError as error:
+        raise cannot_be_built(path, checkpoint, error) from error
     _forget_other_data(settings, values_of(arguments, "--data"))
     config = _write(settings, folder / "checkpoint.yaml")
     run_dir = path.resolve().parent
     return [arguments[0], f"--config={config}", f"--run_dir={run_dir}", *arguments[1:]], checkpoint
+
+
+def _known() -> ArgumentParser:
+    """Takes the models and data sets of this version."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(AnomalyDetector, "model")
+    parser.add_subclass_arguments(AnomalyDataModule, "data")
+    return parser
 
 
 def _without_trust(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -90,11 +115,45 @@ def _content_of(file: Path) -> Any:
         raise SystemExit(str(error)) from error
 
 
-def _settings_in(file: Path) -> dict[str, Any]:
+def _settings_in(file: Path) -> tuple[dict[str, Any], bool]:
+    """What a YAML file holds, names as they are written, and whether that makes a difference."""
     settings = _content_of(file)
+    node = yaml.compose(read_text(file))
     if not isinstance(settings, dict):
         raise SystemExit(f"{file} holds no settings: expected lines such as 'seed_everything: 0'")
-    return settings
+    changed = False
+    for *path, name in NAMES:
+        inner, written = settings, node
+        for key in path:
+            inner, written = _at(inner, key), _below(written, key)
+        names = _as_written(_below(written, name))
+        if names and inner[name] != names:
+            inner[name], changed = names, True
+    return settings, changed
+
+
+def _at(tree: Any, key: str) -> Any:
+    return tree.get(key) if isinstance(tree, dict) else None
+
+
+def _below(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return next((value for name, value in pairs if name.value == key), None)
+
+
+def _as_written(node: yaml.Node | None) -> str | list[str] | None:
+    """The text of a name or of a list of names; None where there is neither."""
+    if isinstance(node, yaml.SequenceNode):
+        return [_Name(each.value) for each in node.value]
+    return _Name(node.value) if isinstance(node, yaml.ScalarNode) else None
+
+
+def _with_names_quoted(option: str, argument: str) -> str:
+    """A list of categories, after its option or after an equals sign, as JSON."""
+    name, equals, listed = argument.rpartition("=") if "=" in argument else (option, "", argument)
+    if name not in CATEGORY or not listed.startswith("["):
+        return argument
+    return f"{name}=" * bool(equals) + json.dumps(_as_written(yaml.compose(listed)))
 
 
 def _forget_other_data(settings: dict[str, Any], names: list[str]) -> bool:
@@ -109,8 +168,21 @@ def _forget_other_data(settings: dict[str, Any], names: list[str]) -> bool:
     return True
 
 
+class _Name(str):
+    """A string that YAML is to quote, as what reads it may take other strings for numbers."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes names."""
+
+
+_Dumper.add_representer(
+    _Name, lambda d, name: d.represent_scalar("tag:yaml.org,2002:str", name, '"')
+)
+
+
 def _write(settings: dict[str, Any], file: Path) -> str:
-    file.write_text(yaml.safe_dump(settings, sort_keys=False))
+    file.write_text(yaml.dump(settings, Dumper=_Dumper, sort_keys=False), encoding="utf-8")
     return str(file)
 
 

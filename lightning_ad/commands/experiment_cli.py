@@ -5,14 +5,13 @@ behind, a checkpoint brings its own configuration, and W&B works without an acco
 short class names and OmegaConf's ``${...}``, resolved after the command line.
 """
 
-import copy
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import DefaultHelpFormatter, set_parsing_settings
@@ -42,13 +41,15 @@ from lightning_ad.experiment.tracking import (
     wandb_run_id,
 )
 from lightning_ad.experiment.trainers import Trainers
+from lightning_ad.reports.reasons import in_a_line
 
 for room in (methods, networks):
     for name in room.__all__:
         getattr(room, name)  # imports it, which makes its short name known
 
-SELF_SUFFICIENT = ("seed_everything", "model", "data", "evaluation")
-"""Sections of the configuration that a final checkpoint carries."""
+
+LONGEST_NAME = 100
+"""Characters of a folder that is named after several categories."""
 
 DEFAULTS = {
     "data": "SyntheticTextures",
@@ -69,10 +70,14 @@ class Help(DefaultHelpFormatter):
 
 
 class Parser(LightningArgumentParser):
-    """Lightning's parser, with short help for the classes that options name, too."""
+    """Lightning's parser, with short errors and short help, also of the classes in options."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"formatter_class": Help, **kwargs})
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End with what is wrong in a line."""
+        super().error(in_a_line(message), ex)
 
 
 class ExperimentCLI(LightningCLI):
@@ -92,7 +97,8 @@ class ExperimentCLI(LightningCLI):
         checkpoint: dict[str, Any] | None = None,
         began: float | None = None,
     ) -> None:
-        self.checkpoint, self.began = checkpoint, began or time.time()
+        self.checkpoint: Any = checkpoint
+        self.began = began or time.time()
         super().__init__(
             AnomalyDetector,
             AnomalyDataModule,
@@ -170,6 +176,10 @@ class ExperimentCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settle what must be known before anything is built."""
         self.settings.data.init_args.seed = self.settings.seed_everything
+        self._refuse_what_has_no_effect()
+        self.settings.run_dir = _folder_of(self.settings.run_dir, self.settings.data)
+        if self.settings.ckpt_path:
+            self.settings.ckpt_path = str(Path(self.settings.ckpt_path).expanduser())
         if self.subcommand == "fit":
             self.limit = _limit(self.began, self.settings.time)
         if self.subcommand != "fit":
@@ -181,6 +191,15 @@ class ExperimentCLI(LightningCLI):
             self.settings.return_predictions = False  # Predictions writes them, memory stays free
         if _is_first_process():
             self._prepare_loggers()
+
+    def _refuse_what_has_no_effect(self) -> None:
+        """Name the options that Lightning would take and a run has no use for."""
+        if self.settings.trainer.default_root_dir is not None:
+            raise SystemExit("trainer.default_root_dir has no effect here: use --run_dir")
+        if self.settings.weights_only is not None:
+            raise SystemExit("--weights_only has no effect here: nothing but weights is ever read")
+        if self.settings.get("return_predictions"):
+            raise SystemExit("--return_predictions has no effect here: they are files in --run_dir")
 
     def _choose_checkpoint(self) -> None:
         self.source = Path(self.settings.ckpt_path or self.run.final)
@@ -249,12 +268,19 @@ class ExperimentCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Load the checkpoint that is validated, tested or predicts; only then write anything."""
-        self.experiment = Experiment(self.model, self.datamodule, self.run, self.trainers)
-        if self.checkpoint is not None and self.subcommand != "fit":
-            self.experiment.take(self.checkpoint, self.source)
-            if self.subcommand == "test" and _is_first_process() and not self.run.config.exists():
-                self.run.open(self.resolved)
+        self.experiment = Experiment(
+            self.model, self.datamodule, self.run, self.trainers, self.resolved
+        )
+        if self.subcommand == "fit":
+            return
+        self.experiment.take(self.checkpoint, self.source)
+        if self.subcommand == "test":
+            self.run.require_same_test(self.datamodule.files_hash("test"))
+        if self.subcommand != "validate" and _is_first_process():
+            self.lock = self.run.lock()
             self._remember_run_id()
+            if self.subcommand == "test" and not self.run.config.exists():
+                self.run.open(self.resolved)
 
     def fit(
         self,
@@ -265,36 +291,37 @@ class ExperimentCLI(LightningCLI):
     ) -> None:
         """Run the whole experiment, the first phase's weights from ``ckpt_path`` if given."""
         start = Path(ckpt_path) if ckpt_path else None
-        if not self.settings.overwrite:
-            self.run.require_same(self.resolved)
         self.experiment.check(start, self.settings.overwrite)
         if _is_first_process():
-            if self.settings.overwrite:
-                self.run.clear()
-            self.run.open(self.resolved)
+            self.experiment.open(self.settings.overwrite)
             self._remember_run_id()
         loggers = loggers_of(self.config_init["fit"].trainer.logger)
         for logger in loggers:
             logger.log_hyperparams(self.resolved)
-        self.experiment.fit(yaml.safe_dump(self._lasting(model)), self.limit, start)
+        self.experiment.fit(self.limit, start)
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 finish(logger, self.run.final if self._keep_final else None)
 
-    def _lasting(self, model: AnomalyDetector) -> dict[str, Any]:
-        """The configuration that a final checkpoint carries."""
-        lasting = {name: self.resolved[name] for name in SELF_SUFFICIENT}
-        lasting["model"] = model.lasting_config(copy.deepcopy(lasting["model"]))
-        return lasting | {"trainer": {"precision": self.settings.trainer.precision}}
-
     def _remember_run_id(self) -> None:
         loggers = loggers_of(self.config_init[self.subcommand].trainer.logger)
-        if _is_first_process() and any(isinstance(logger, WandbLogger) for logger in loggers):
+        if any(isinstance(logger, WandbLogger) for logger in loggers):
             remember_run_id(self.run.path, self.run_id)
 
 
 def _print_nothing(file: Any = None) -> None:
     """Stands for the usage."""
+
+
+def _folder_of(run_dir: str, data: Any) -> str:
+    """The run folder, with a name that people can type where it holds a list of categories."""
+    category = data.init_args.category
+    if isinstance(category, list):
+        names = "+".join(category)
+        if len(names) > LONGEST_NAME:
+            names = f"{category[0]}+{len(category) - 1}_more"
+        run_dir = run_dir.replace(str(category), names)
+    return str(Path(run_dir).expanduser())
 
 
 def _is_first_process() -> bool:

@@ -3,12 +3,12 @@
 import argparse
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from data_modules.reading.store import written_whole
+from lightning_ad.commands.paths import path
 from lightning_ad.networks.authors_weights import denoiser_for, import_denoiser, read_checkpoint
 from lightning_ad.networks.context_unet import ContextUNet
 
@@ -38,8 +38,8 @@ def main(arguments: Sequence[str]) -> None:
         "from which 'lightning fit --config ... --ckpt_path OUTPUT' goes on with the next phase.",
     )
     parser.add_argument("--method", required=True, choices=list(METHOD_CLASSES))
-    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FILE")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--checkpoint", required=True, type=path, metavar="FILE")
+    parser.add_argument("--output", required=True, type=path, metavar="FILE")
     parser.add_argument(
         "--categories",
         nargs="+",

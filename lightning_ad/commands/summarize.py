@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from lightning_ad.commands.paths import path
 from lightning_ad.experiment.run_folder import RunFolder
 from lightning_ad.reports.files import write_whole
 from lightning_ad.reports.recorded_runs import (
@@ -156,10 +157,10 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         "lightning summarize", description="One table over all runs below a folder."
     )
-    parser.add_argument("runs_dir", type=Path, help="folder with run folders, at any depth")
+    parser.add_argument("runs_dir", type=path, help="folder with run folders, at any depth")
     parser.add_argument("--metric", help="one table of it per data set: categories by methods")
     parser.add_argument("--format", choices=FORMATS, default="terminal")
-    parser.add_argument("--output", type=Path, help="file to write instead of the screen")
+    parser.add_argument("--output", type=path, help="file to write instead of the screen")
     options = parser.parse_args(arguments)
     files = sorted(options.runs_dir.rglob("metrics.json"))
     if not files:

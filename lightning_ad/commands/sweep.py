@@ -29,6 +29,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lightning_ad.callbacks.preemption import TRY_AGAIN, end_on_signals
+from lightning_ad.commands.paths import path
 from lightning_ad.commands.sweep_file import Sweep, SweepError, decoded
 
 POLL_SECONDS = 0.5
@@ -216,9 +217,9 @@ def main(arguments: Sequence[str]) -> None:
         description="Run a W&B sweep file on all GPUs of this machine; the same command goes on.",
         epilog="What follows -- is passed on to every trial.",
     )
-    parser.add_argument("--config", type=Path, required=True, help="W&B sweep file")
+    parser.add_argument("--config", type=path, required=True, help="W&B sweep file")
     parser.add_argument("--count", type=int, required=True, help="trials in all")
-    parser.add_argument("--run_dir", type=Path, help="default: runs/sweeps/<name of the file>")
+    parser.add_argument("--run_dir", type=path, help="default: runs/sweeps/<name of the file>")
     parser.add_argument(
         "--allow_test_labels", action="store_true", help="permit an objective test/..."
     )

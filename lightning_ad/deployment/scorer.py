@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from lightning_ad.detector.checkpoint import read_checkpoint
+from lightning_ad.detector.checkpoint import cannot_be_built, read_checkpoint
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.trust import trusted_config
 
@@ -33,21 +32,15 @@ def load_detector(path: str | Path, trust: Sequence[str] = ()) -> AnomalyDetecto
             f"{file} is the checkpoint of a phase; the run's final.ckpt suffices alone"
         )
     config = trusted_config(checkpoint["config"], file, trust)
-    detector = _built(config["model"], file)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(AnomalyDetector, "model")
+    try:
+        detector = parser.instantiate(parser.parse_object({"model": config["model"]})).model
+    except Exception as error:
+        raise cannot_be_built(file, checkpoint, error) from error
     detector.on_load_checkpoint(checkpoint)
     detector.load_state_dict(checkpoint["state_dict"])
     detector.precision = str(config["trainer"]["precision"])
     detector.requires_grad_(False).eval()
     detector.prepare_inference()
     return detector
-
-
-def _built(model: dict[str, Any], file: Path) -> AnomalyDetector:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(AnomalyDetector, "model")
-    try:
-        return parser.instantiate(parser.parse_object({"model": model})).model
-    except Exception as error:
-        raise ValueError(
-            f"{file} holds a {model['class_path']} that cannot be built here: {error}"
-        ) from error

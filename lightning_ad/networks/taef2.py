@@ -28,7 +28,8 @@ class Taef2Autoencoder(Autoencoder):
 
     def __init__(self, encoder: str, decoder: str) -> None:
         super().__init__()
-        self.files = {"encoder": Path(encoder), "decoder": Path(decoder)}
+        files = {"encoder": Path(encoder), "decoder": Path(decoder)}
+        self.files = {option: file.expanduser() for option, file in files.items()}
         self.encoder, self.decoder = _encoder(), _decoder()
         self.requires_grad_(False).eval()
 

@@ -88,9 +88,9 @@ def test_results_of_other_settings_leave_those_of_the_run_alone(finished, capsys
     assert (run / "metrics.json").read_text() != before  # but for its speed
     assert not (run / "test-3").exists()
     capsys.readouterr()
-    main(["summarize", str(run)])
+    main(["summarize", str(run), "--format=csv"])
     table = capsys.readouterr().out
-    assert all(f"guidance={value}" in table for value in (3, 8, 9))
+    assert all(f"guidance: 3.0 -> {value}.0" in table for value in (8, 9))
 
 
 @pytest.mark.whole

@@ -144,7 +144,7 @@ def test_a_checkpoint_without_its_method_says_which_is_missing(checkpoint, tmp_p
     content = torch.load(checkpoint, weights_only=True)
     content["config"] = content["config"].replace("lightning_ad.methods.DDAD", "mine.Method")
     torch.save(content, tmp_path / "mine.ckpt")
-    with pytest.raises(ValueError, match=r"mine.ckpt holds a mine.Method that cannot be built"):
+    with pytest.raises(ValueError, match=r"mine.ckpt names 'mine.Method' in model"):
         load_detector(tmp_path / "mine.ckpt")
 
 
