@@ -6,6 +6,7 @@ thresholds calibrated on specimens that were trained on would be too low for oth
 """
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ from data_modules.reading.walk import folders_below, images_in, unread_images_in
 from data_modules.records import Counts, Record, Split
 
 SAMPLE = 8  # images whose values are looked at before a run
+FILES_READ = 16
+"""How many files of a split `files_hash` reads: these follow from the names alone."""
 
 
 class Catalogue(ABC):
@@ -127,6 +130,20 @@ class Catalogue(ABC):
     def predict_records(self) -> list[Record]:
         """The images that `predict` scores: the test images, whose masks need not be there."""
         return [replace(record, mask=None) for record in self.records_of("test")]
+
+    def files_hash(self, split: Split) -> str:
+        """What tells a split's files from others of the same names: sizes, and some contents.
+
+        It does not depend on where the data lies. Of most files only the size is asked for, so that
+        thousands take no longer than to list them.
+        """
+        records = [record for record in self._listed if record.split == split]
+        paths = {path for record in records for path in (record.image, *record.masks)}
+        names = {os.path.relpath(path, self.root): path for path in paths if path.is_file()}
+        read = sorted(names, key=lambda name: names_hash([name]))[:FILES_READ]
+        sizes = [f"{name} {names[name].stat().st_size}" for name in sorted(names)]
+        contents = [hashlib.sha256(names[name].read_bytes()).hexdigest() for name in read]
+        return names_hash([*sizes, *contents])[:16]
 
     def is_held_out(self, records: Sequence[Record]) -> list[bool]:
         """Which of one category's training records validate: those whose names hash lowest.

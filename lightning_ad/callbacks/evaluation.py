@@ -96,6 +96,7 @@ class Evaluation(Callback):
             for logger in trainer.loggers:
                 logger.log_hyperparams({"fingerprint": definition["fingerprint"]})
             speed = _speed(trainer)
+            definition["test_files"] = data_module(trainer).files_hash("test")
             self._write(Path(trainer.default_root_dir), definition, speed)
             self._tell_unmarked(data_module(trainer).has_masks)
             self._print(definition, speed)

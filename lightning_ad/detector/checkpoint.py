@@ -1,13 +1,18 @@
 """A detector's checkpoints: what is in them, and how they are read without running anything."""
 
+import zipfile
+import zlib
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+import yaml
 from torch import nn
 
 from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.reports.reasons import in_a_line
 
 
 def detector_checkpoint(detector: AnomalyDetector, config: str | None) -> dict[str, Any]:
@@ -26,7 +31,7 @@ def detector_checkpoint(detector: AnomalyDetector, config: str | None) -> dict[s
         detector.on_save_checkpoint(checkpoint)
     else:
         checkpoint |= {"method": type(detector).__name__, "categories": detector.categories}
-        checkpoint["config"] = config
+        checkpoint |= {"trained_with": detector.trained_with, "config": config}
     return checkpoint
 
 
@@ -63,6 +68,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint of ours; nothing in the file is executed."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
+    require_intact(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         checkpoint["state_dict"], checkpoint["method"]
@@ -72,3 +78,32 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "'lightning fit' writes them, 'lightning import' makes them of the authors' files"
         ) from error
     return checkpoint
+
+
+def require_intact(path: Path) -> None:
+    """Raise a ValueError if a part of a file by `torch.save` is not what was written.
+
+    The file is a zip archive with a checksum for each tensor, which `torch.load` does not look at.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # which whoever loads it will say
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, zlib.error) as error:
+        damaged = str(error)
+    if damaged:
+        raise ValueError(
+            f"{path} is damaged, its content differs from what was written ({damaged}): restore it "
+            "from a copy, or remove it and repeat 'lightning fit', which makes it again"
+        )
+
+
+def cannot_be_built(path: Path, checkpoint: dict[str, Any], error: Exception) -> ValueError:
+    """The error for a configuration of which this version does not know all settings."""
+    model = yaml.safe_load(checkpoint["config"])["model"]["class_path"]
+    written = (checkpoint.get("trained_with") or {}).get("version", "an earlier version")
+    return ValueError(
+        f"{path} holds a {model} that cannot be built by lightning-ad {version('lightning-ad')}, "
+        f"{written} wrote it: {in_a_line(str(error))}"
+    )

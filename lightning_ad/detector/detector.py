@@ -43,6 +43,9 @@ N = TypeVar("N", bound=nn.Module)
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 """Trainer precisions that leave schedules and weights in float32."""
 
+LOSSES = ("loss", "val_loss")
+"""What callbacks may watch: of one phase as ``<phase>/loss``, of the current one as ``loss``."""
+
 STATES = ("state_dict", "current_model_state")
 """Where a checkpoint holds weights; the second is written by Lightning's weight averaging."""
 
@@ -105,6 +108,8 @@ class AnomalyDetector(LightningModule, ABC):
         self.standardize, self.top_share = standardize, top_share
         self.categories: list[str] = []
         self.calibration = Calibration()
+        self.trained_with: dict[str, Any] | None = None
+        """What its checkpoints carry about settings and data, see `lightning_ad.experiment`."""
         self.phase = ""
         self.framing: Framing | None = None
         self.precision = "32-true"
@@ -436,6 +441,7 @@ class AnomalyDetector(LightningModule, ABC):
                 "finished phases are kept, the same command goes on from the last checkpoint"
             )
         self.log(f"{self.phase}/loss", loss, prog_bar=True)
+        self.log("loss", loss, logger=False)
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -455,6 +461,7 @@ class AnomalyDetector(LightningModule, ABC):
         """Log the mean; here, as one process may have no batch while another reduces its loss."""
         total, images = self.trainer.strategy.reduce(self._held_out_loss, reduce_op="sum")
         self.log(f"{self.phase}/val_loss", total / images, prog_bar=True, sync_dist=True)
+        self.log("val_loss", total / images, logger=False, sync_dist=True)
 
     def test_step(self, batch: Any, batch_idx: int) -> Detection:  # type: ignore[override]
         """Score a batch; callbacks do the rest."""
@@ -476,6 +483,7 @@ class AnomalyDetector(LightningModule, ABC):
         """Name the method and its categories; leave out what only the final checkpoint holds."""
         checkpoint["method"] = type(self).__name__
         checkpoint["categories"] = self.categories
+        checkpoint["trained_with"] = self.trained_with
         for key in STATES:
             if key in checkpoint:
                 checkpoint[key] = self.without_kept_once(checkpoint[key])

@@ -1,7 +1,12 @@
 """A whole experiment: train each phase, calibrate, test; and go on where an earlier run stopped."""
 
+import copy
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from data_modules import AnomalyDataModule
 from lightning_ad.callbacks.forecast import Forecast
@@ -9,11 +14,15 @@ from lightning_ad.detector.checkpoint import load_content, load_weights, read_ch
 from lightning_ad.detector.detector import AnomalyDetector, Phase
 from lightning_ad.experiment.calibrate import calibrate
 from lightning_ad.experiment.checkpoints import readable, save_weights
+from lightning_ad.experiment.origin import origin_in, origin_of
 from lightning_ad.experiment.phases import announce, announce_processes, require_finished
 from lightning_ad.experiment.planning import Planner
 from lightning_ad.experiment.run_folder import RunFolder
 from lightning_ad.experiment.time_budget import TimeLimit, Timetable
 from lightning_ad.experiment.trainers import Trainers
+
+SELF_SUFFICIENT = ("seed_everything", "model", "data", "evaluation")
+"""Sections of the configuration that a final checkpoint carries."""
 
 
 class Experiment:
@@ -25,11 +34,18 @@ class Experiment:
         data: AnomalyDataModule,
         run: RunFolder,
         trainers: Trainers,
+        config: dict[str, Any],
     ) -> None:
         self.detector, self.data, self.run, self.trainers = detector, data, run, trainers
+        self.config = config
+
+    @cached_property
+    def origin(self) -> dict[str, Any]:
+        """What this experiment's checkpoints are trained with."""
+        return origin_of(self.config, self.data)
 
     def check(self, start: Path | None = None, overwrite: bool = False) -> None:
-        """Find out what can be wrong with data and weights before anything is written.
+        """Find out what can be wrong with data, weights and folder before anything is written.
 
         With ``start``, a checkpoint of the method whose categories the detector takes over; with
         ``overwrite``, a finished run will be trained again.
@@ -37,23 +53,39 @@ class Experiment:
         if start:
             self.detector.take_categories(read_checkpoint(start))
         self.detector.meet(self.data, "fit")
-        if start and not self.detector.phases():
+        phases = self.detector.phases()
+        if start and not phases:
             method = type(self.detector).__name__
             raise ValueError(f"{method} has no phase that could start from {start}")
-        if overwrite or not self.run.final.exists():
+        self.trainers.require_known_monitors(self.detector)
+        self.detector.trained_with = self.origin
+        if not overwrite:
+            self.run.require_same(self.origin, phases)
+            self.run.require_same_test(self.data.files_hash("test"))
+            for number in range(1, len(phases) + 1):
+                self._last(phases[:number])
+        if overwrite or not self._is_over(self.run.final, phases):
             self.detector.load_pretrained()
 
-    def fit(self, config: str, limit: TimeLimit, start: Path | None = None) -> None:
+    def open(self, overwrite: bool = False) -> None:
+        """Take the folder for this process and write down what it will hold."""
+        self.lock = self.run.lock()
+        if overwrite:
+            self.run.clear()
+        else:  # another run may have come since `check`
+            self.run.require_same(self.origin, self.detector.phases())
+        self.run.open(self.config)
+
+    def fit(self, limit: TimeLimit, start: Path | None = None) -> None:
         """Train, calibrate and test after `check`, skipping what the run has finished.
 
-        ``config`` is the YAML that `load_detector` needs to build the detector again. With
-        ``start`` the first phase counts as finished with what it trains in that checkpoint.
+        With ``start`` the first phase counts as finished with what it trains in that checkpoint.
         """
-        if self.run.final.exists():
+        if self._is_over(self.run.final, self.detector.phases()):
             announce(f"{self.run.final} is complete: going on to its test")
         else:
             self._train(start, limit)
-            self._calibrate(config)
+            self._calibrate()
         if not any(record.split == "test" for record in self.data.records()):
             announce(f"no test images; '{self.run.final}' is ready for 'lightning predict'")
             return
@@ -67,6 +99,18 @@ class Experiment:
             self.detector.load_pretrained()
         load_content(self.detector, checkpoint, source)
 
+    def _is_over(self, checkpoint: Path, phases: Sequence[Phase]) -> bool:
+        """Whether a checkpoint is there, and its last phases are as long as is asked for now."""
+        by_trainer = any(phase.epochs is None for phase in phases)
+        return checkpoint.exists() and not (by_trainer and self._was_shorter(checkpoint))
+
+    def _was_shorter(self, checkpoint: Path) -> bool:
+        known = origin_in(checkpoint)
+        if not known:
+            return False
+        epochs = [each["settings"]["trainer"]["max_epochs"] for each in (known, self.origin)]
+        return epochs[0] != epochs[1]
+
     def _train(self, start: Path | None, limit: TimeLimit) -> None:
         phases = self.detector.phases()
         planner = Planner(self.detector, self.data, self.run, self.trainers)
@@ -76,7 +120,7 @@ class Experiment:
         for number, phase in enumerate(phases, 1):
             title = f"phase {number} of {len(phases)}, '{phase.name}'"
             finished = self.run.finished(phase)
-            if finished.exists():
+            if self._is_over(finished, phases[:number]):
                 announce(f"{title}: finished before, weights from {finished}")
                 load_weights(self.detector, finished)
             elif start and number == 1:
@@ -84,28 +128,48 @@ class Experiment:
                 self.detector.enter_phase(phase.name)
                 load_weights(self.detector, start, self.detector.trained())
             else:
-                self._train_phase(phase, title, plan)
+                self._train_phase(phase, title, self._last(phases[:number]), plan)
 
-    def _train_phase(self, phase: Phase, title: str, plan: Timetable | None) -> None:
+    def _last(self, phases: Sequence[Phase]) -> Path | None:
+        """Where the last of these phases goes on from, if it was begun on what precedes it now.
+
+        The first phase that is as long as the Trainer's ``max_epochs`` goes on when that grows, and
+        those after it start again. A `SystemExit` if it cannot, as its optimizer is gone.
+        """
+        *earlier, phase = phases
         last, finished = self.run.unfinished(phase), self.run.finished(phase)
-        announce(f"{title}: {f'going on from {last}' if last.exists() else 'starting'}")
+        goes_on = phase.epochs is None and all(each.epochs is not None for each in earlier)
+        if last.exists():
+            return last if goes_on or self._is_over(last, phases) else None
+        if goes_on and finished.exists() and not self._is_over(finished, phases):
+            raise SystemExit(
+                f"{finished} cannot be trained on to trainer.max_epochs: its optimizer, "
+                f"{last}, is not there; choose another --run_dir"
+            )
+        return None
+
+    def _train_phase(
+        self, phase: Phase, title: str, last: Path | None, plan: Timetable | None
+    ) -> None:
+        announce(f"{title}: {f'going on from {last}' if last else 'starting'}")
         self.detector.enter_phase(phase.name)
         trainer = self.trainers(phase, [Forecast(plan, phase.name)] if plan else [])
         announce_processes(trainer, self.data)
-        resume = str(readable(last)) if last.exists() else None
+        resume = str(readable(last)) if last else None
         # Tensors, numbers and names suffice for optimizers and callbacks; no file runs anything.
         trainer.fit(self.detector, datamodule=self.data, ckpt_path=resume, weights_only=True)
         require_finished(trainer, self.detector, title)
         if plan:
             plan.finish(phase.name, trainer.global_step)
+        finished = self.run.finished(phase)
         save_weights(trainer, self.detector, finished)
         # Buffers, such as running means, are a process's own until all take the saved ones.
         load_weights(self.detector, finished)
-        if trainer.is_global_zero:
-            last.unlink(missing_ok=True)
+        if trainer.is_global_zero and phase.epochs is not None:  # others may go on one day
+            self.run.unfinished(phase).unlink(missing_ok=True)
         trainer.strategy.barrier()
 
-    def _calibrate(self, config: str) -> None:
+    def _calibrate(self) -> None:
         announce("calibrating on held-out normal images")
         self.detector.phase = ""
         self.detector.requires_grad_(False)
@@ -115,4 +179,10 @@ class Experiment:
         self.data.prepare_data()
         self.data.setup("fit")
         calibrate(self.detector, trainer, self.data)
-        save_weights(trainer, self.detector, self.run.final, config)
+        save_weights(trainer, self.detector, self.run.final, yaml.safe_dump(self._lasting()))
+
+    def _lasting(self) -> dict[str, Any]:
+        """The configuration that a final checkpoint carries."""
+        lasting = copy.deepcopy({name: self.config[name] for name in SELF_SUFFICIENT})
+        lasting["model"] = self.detector.lasting_config(lasting["model"])
+        return lasting | {"trainer": {"precision": self.config["trainer"]["precision"]}}

@@ -6,36 +6,33 @@ same command goes on from the last finished epoch. A test of a finished run with
 the run's has a folder of its own in there, as numbers and ``config.yaml`` belong together.
 """
 
-import copy
+import fcntl
 import itertools
+import json
+import os
 import shutil
+import socket
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
 from data_modules.problems import DataError
 from data_modules.reading.texts import read_yaml
 from lightning_ad.detector.detector import Phase
+from lightning_ad.experiment.origin import (
+    changes,
+    differences,
+    of_results,
+    of_test,
+    origin_in,
+)
 from lightning_ad.reports.files import write_whole
 
-IRRELEVANT_TO_RESULTS = ("root", "num_workers", "cache", "cache_dir", "eval_batch_size")
-"""Data settings that a resumed run may change."""
-
-TRAINING = (
-    "accumulate_grad_batches",
-    "fast_dev_run",
-    "gradient_clip_val",
-    "limit_train_batches",
-    "max_epochs",
-    "max_steps",
-    "overfit_batches",
-    "precision",
-)
-"""Trainer settings that decide what a run trains."""
-
 FILES = ("*.ckpt", "metrics.json", "metrics.csv", "scores.csv", "objective.json", "training.json")
-FOLDERS = ("resume", "panels", "predictions*", "wandb", "test-*")
+FOLDERS = ("resume", "checkpoints", "panels", "predictions*", "wandb", "test-*")
 """What a run leaves behind, beside its configuration."""
 
 
@@ -54,6 +51,11 @@ class RunFolder:
     def final(self) -> Path:
         """The self-sufficient checkpoint: weights, calibration, categories, configuration."""
         return self.path / "final.ckpt"
+
+    @property
+    def metrics(self) -> Path:
+        """The results of the test."""
+        return self.path / "metrics.json"
 
     @property
     def resume(self) -> Path:
@@ -85,6 +87,30 @@ class RunFolder:
             ) from error
         return settings
 
+    def lock(self) -> IO[str]:
+        """Take the folder for this process until the result is closed or the process ends.
+
+        A `SystemExit` names the process that has it. Children, which may outlive a process that
+        was killed, do not inherit it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / "lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise SystemExit(f"run_dir {self.path} cannot be written: {error}") from error
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise SystemExit(
+                f"{self.path} is in use by {file.read() or 'another process'}: wait for it, or "
+                "choose another --run_dir"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}, {' '.join(sys.argv)[:200]}")
+        file.flush()
+        return file
+
     def open(self, config: dict[str, Any]) -> None:
         """Write the configuration."""
         try:
@@ -93,21 +119,46 @@ class RunFolder:
         except OSError as error:
             raise SystemExit(f"run_dir {self.path} cannot be written: {error}") from error
 
-    def require_same(self, config: dict[str, Any]) -> None:
-        """A `SystemExit` if the folder holds a run that was trained with other settings."""
-        checkpoints = [*self.path.glob("*.ckpt"), *self.resume.glob("*.ckpt")]
-        if not checkpoints or not self.config.exists():
-            return  # nothing was trained with whatever settings there were
-        changed = _differences(_of_results(self.settings()), _of_results(config))
-        if not changed:
+    def checkpoints(self, phases: Sequence[Phase]) -> list[Path]:
+        """Those that are there: of finished and unfinished phases, and the final one."""
+        paths = [path(phase) for phase in phases for path in (self.finished, self.unfinished)]
+        return [path for path in (*paths, self.final) if path.exists()]
+
+    def require_same(self, origin: dict[str, Any], phases: Sequence[Phase]) -> None:
+        """A `SystemExit` if a checkpoint in here was trained with other settings or images."""
+        for path in self.checkpoints(phases):
+            known = origin_in(path)
+            if not known and not self.config.exists():
+                raise SystemExit(
+                    f"with which settings {path} was trained is not known, as {self.config} is "
+                    "missing: restore that, or choose another --run_dir"
+                )
+            if known:
+                changed = changes(known, origin)
+            else:  # of before checkpoints carried it
+                changed = differences(of_results(self.settings()), origin["settings"])
+            if changed:
+                keep = f", to keep trained weights with --ckpt_path {path}"
+                raise SystemExit(
+                    f"{self.path} holds a run with other settings:\n  "
+                    + "\n  ".join(changed)
+                    + f"\nchoose another --run_dir{keep if path.parent == self.path else ''}, "
+                    "or start again with --overwrite=true"
+                )
+
+    def require_same_test(self, files: str) -> None:
+        """A `SystemExit` if the results in here are of other test images."""
+        if not self.metrics.exists():
             return
-        trained = next((path for path in checkpoints if path.parent == self.path), None)
-        keep = f", to keep trained weights with --ckpt_path {trained}" if trained else ""
-        raise SystemExit(
-            f"{self.path} holds a run with other settings:\n  "
-            + "\n  ".join(changed)
-            + f"\nchoose another --run_dir{keep}, or start again with --overwrite=true"
-        )
+        try:
+            known = json.loads(self.metrics.read_text()).get("test_files", files)
+        except (ValueError, AttributeError) as error:
+            raise SystemExit(f"{self.metrics} is not as a test writes it: {error}") from error
+        if known != files:
+            raise SystemExit(
+                f"{self.metrics} is of other test images than those of data.root: give their test "
+                "a --run_dir of its own, with --ckpt_path"
+            )
 
     def for_test(self, config: dict[str, Any]) -> "RunFolder":
         """Where a test writes: here, or into a folder in here if the run has other settings."""
@@ -120,7 +171,7 @@ class RunFolder:
 
     def differences_in_test(self, config: dict[str, Any]) -> list[str]:
         """Lines ``key: old -> new`` for what makes a test differ from the run's own."""
-        return _differences(_of_test(self.settings()), _of_test(config))
+        return differences(of_test(self.settings()), of_test(config))
 
     def clear(self) -> None:
         """Remove what an earlier run left behind, and nothing else."""
@@ -133,41 +184,3 @@ class RunFolder:
             for folder in self.path.glob(pattern):
                 shutil.rmtree(folder, ignore_errors=True)
         self.config.unlink()
-
-
-def _of_results(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that decide what a run trains."""
-    trainer = config.get("trainer", {})
-    data = copy.deepcopy(config["data"])
-    for name in IRRELEVANT_TO_RESULTS:
-        data["init_args"].pop(name, None)
-    return {
-        "model": config["model"],
-        "data": data,
-        "seed_everything": config["seed_everything"],
-        "trainer": {name: trainer.get(name) for name in TRAINING},
-    }
-
-
-def _of_test(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that decide the numbers of a test with given weights."""
-    settings = copy.deepcopy(_of_results(config))
-    for name in ("batch_size", "seed"):
-        settings["data"]["init_args"].pop(name, None)
-    autoencoder = settings["model"]["init_args"].get("autoencoder")
-    if autoencoder:  # a checkpoint names it, where the run's configuration leaves it open
-        autoencoder["init_args"].pop("architecture", None)
-    settings["trainer"] = {"precision": settings["trainer"]["precision"]}
-    return settings | {"evaluation": config.get("evaluation")}
-
-
-def _differences(old: Any, new: Any, key: str = "") -> list[str]:
-    """Lines ``key: old -> new`` for the leaves in which two configurations differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        names = [*old, *(name for name in new if name not in old)]
-        return [
-            line
-            for name in names
-            for line in _differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
-        ]
-    return [] if old == new else [f"{key}: {old} -> {new}"]

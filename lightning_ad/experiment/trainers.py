@@ -3,8 +3,10 @@
 import copy
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 
@@ -12,7 +14,8 @@ from lightning_ad.callbacks.forecast import EpochLines, Progress
 from lightning_ad.callbacks.preemption import EndOnSignals, FirstCheckpoint
 from lightning_ad.callbacks.training_record import TrainingRecord
 from lightning_ad.callbacks.training_seed import TrainingSeed
-from lightning_ad.detector.detector import Phase
+from lightning_ad.detector.detector import LOSSES, AnomalyDetector, Phase
+from lightning_ad.experiment.checkpoints import WholeFiles
 from lightning_ad.experiment.run_folder import RunFolder
 from lightning_ad.speed.allocation import keep_freed_memory
 
@@ -39,6 +42,7 @@ class Trainers:
     def __call__(self, purpose: Phase | str, more: Sequence[Callback] = ()) -> Trainer:
         """A Trainer for a phase, or for what is done with its result, with ``more`` callbacks."""
         options = {**self.options, "default_root_dir": str(self.run.path)}
+        options["plugins"] = _with_whole_files(options["plugins"])
         callbacks = [*copy.deepcopy(options["callbacks"] or []), EndOnSignals(), *more]
         callbacks += _watched(options, callbacks)
         if not isinstance(purpose, Phase):
@@ -47,7 +51,9 @@ class Trainers:
             if trainer.strategy.root_device.type == "cpu":
                 keep_freed_memory()  # from here on; while it trains, others have what it lets go
             return trainer
-        callbacks += [self._last_epoch(purpose), TrainingSeed(self.seed), TrainingRecord()]
+        callbacks = [callback for callback in callbacks if not _rests(callback, purpose)]
+        callbacks += [LastEpoch(self.run.unfinished(purpose)), TrainingSeed(self.seed)]
+        callbacks += [TrainingRecord()]
         callbacks += [FirstCheckpoint(self.run.unfinished(purpose))]
         if purpose.epochs is not None:
             options |= {"max_epochs": purpose.epochs, "max_steps": -1}
@@ -61,11 +67,40 @@ class Trainers:
         options = {**self.options, **silent, "max_time": None, "num_sanity_val_steps": 0, **limits}
         return Trainer(**{**options, "callbacks": [EndOnSignals(), *callbacks]})
 
-    def _last_epoch(self, phase: Phase) -> ModelCheckpoint:
-        """Keep the checkpoint of a phase's last epoch."""
-        return ModelCheckpoint(
-            self.run.resume, phase.name, enable_version_counter=False, save_on_train_epoch_end=True
+    def require_known_monitors(self, detector: AnomalyDetector) -> None:
+        """Raise a ValueError for a callback that watches what no phase of the detector logs."""
+        stock = (AnomalyDetector.training_step, AnomalyDetector.on_validation_epoch_end)
+        if (type(detector).training_step, type(detector).on_validation_epoch_end) != stock:
+            return  # which may log more
+        known = [f"{phase.name}/{name}" for phase in detector.phases() for name in LOSSES]
+        for callback in self.options["callbacks"] or []:
+            monitor = getattr(callback, "monitor", None)
+            if monitor is not None and monitor not in (*known, *LOSSES, "epoch", "step"):
+                raise ValueError(
+                    f"{type(callback).__name__} watches {monitor}, which is never logged: choose "
+                    f"one of {', '.join(known)}, or {' or '.join(LOSSES)} of every phase"
+                )
+
+
+class LastEpoch(ModelCheckpoint):
+    """Keeps the checkpoint of a phase's last epoch, beside any ModelCheckpoint of the user's."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            path.parent, path.stem, enable_version_counter=False, save_on_train_epoch_end=True
         )
+
+
+def _with_whole_files(plugins: Any) -> list[Any]:
+    """The user's plugins, with our way of writing checkpoints unless one of them has its own."""
+    own = plugins if isinstance(plugins, list) else [plugins] if plugins else []
+    return own if any(isinstance(each, CheckpointIO) for each in own) else [*own, WholeFiles()]
+
+
+def _rests(callback: Callback, phase: Phase) -> bool:
+    """Whether a callback watches a metric of another phase."""
+    watched, _, metric = (getattr(callback, "monitor", None) or "").rpartition("/")
+    return metric in LOSSES and watched not in ("", phase.name)
 
 
 def _watched(options: dict[str, Any], callbacks: list[Callback]) -> list[Callback]:

@@ -49,6 +49,9 @@ class Data(LightningDataModule):
         self.categories, self.unreadable = CATEGORIES, []
         self.images = Images(count, root)
 
+    def files_hash(self, split: str) -> str:
+        return f"the files of {split}"
+
     def fingerprint_fields(self) -> dict[str, Any]:
         return {"categories": self.categories, "images": len(self.images)}
 
