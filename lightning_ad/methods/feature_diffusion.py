@@ -8,9 +8,9 @@ the wrong space for a small machine; on features, which know what to look at, it
   `lightning_ad.maths.patches`, computed once (see `lightning_ad.detector.patch_store`).
 - Denoiser: `lightning_ad.networks.PatchDenoiser`, in the parametrisation of Karras et al.,
   "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022.
-- Score: |D(x, 1) - x|, without any noise added, as D3AD starts without (Tebbe, Tayyub, CVPR-W
-  VAND 2024): one call, no seed. One draw of noise, or inversion in several calls as in InvAD (Sakai
-  et al., CVPR 2026), located and told apart worse.
+- Score: |D(x, sigma) - x| at sigma 1, without any noise added, as D3AD starts without (Tebbe,
+  Tayyub, CVPR-W VAND 2024): one call, no seed. One draw of noise, or inversion in several calls as
+  in InvAD (Sakai et al., CVPR 2026), located and told apart worse.
 """
 
 import math
@@ -33,9 +33,6 @@ from lightning_ad.maths.edm import denoise, training_target
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 
-SCORED_LEVEL = 1.0
-"""Sigma of the one call that scores: half of what enters the denoiser would be noise."""
-
 
 class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
     """How far one denoising step moves the features of each patch.
@@ -44,6 +41,9 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
         features: frozen pretrained pyramid, see `lightning_ad.networks.FeaturePyramid`.
         denoiser: network F(y, sigma, place, category), see `lightning_ad.networks.PatchDenoiser`.
         components: K, principal components kept.
+        scored_level: sigma of the one call that scores. At 1 a patch counts by what is likely
+            around it; at 4 by what is usual at its place, which localises better where parts lie
+            alike and worse where they don't.
         levels: smallest and largest sigma that training draws from, uniformly in the logarithm.
         patches_per_image: patches of each image of a batch.
         warmup: steps over which the learning rate rises; it falls to 0 over the second half.
@@ -57,6 +57,7 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
         features: nn.Module,
         denoiser: nn.Module,
         components: int = 256,
+        scored_level: float = 1.0,
         levels: tuple[float, float] = (0.3, 5.0),
         patches_per_image: int = 64,
         warmup: int = 100,
@@ -70,6 +71,9 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
         if not 0 < levels[0] <= levels[1]:
             raise ValueError(f"model.levels must rise from above 0, not {list(levels)}")
         self.denoiser: Any = denoiser
+        if scored_level <= 0:
+            raise ValueError(f"model.scored_level must be above 0, not {scored_level}")
+        self.scored_level = scored_level
         self.levels, self.patches_per_image = levels, patches_per_image
         self.warmup, self.optimizer = warmup, optimizer
         if denoiser.components != components:
@@ -173,11 +177,11 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
     # Detection.
 
     def deviation(self, points: Tensor, category: Tensor) -> Tensor:
-        """|D(x, 1) - x| of each patch."""
+        """|D(x, sigma) - x| of each patch at the scored level."""
         x = points.flatten(2).transpose(1, 2)
         self.require_grid(points, self.denoiser.grid**2)
         network, place = self.in_precision(self.denoiser), self._places(x)
-        sigma = x.new_full((len(x), 1, 1), SCORED_LEVEL)
+        sigma = x.new_full((len(x), 1, 1), self.scored_level)
         denoised = denoise(lambda y, level: network(y, level, place, category).float(), x, sigma)
         return (denoised - x).norm(dim=2).view(-1, *points.shape[2:])
 

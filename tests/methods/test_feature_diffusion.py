@@ -50,14 +50,15 @@ class BestDenoiser(nn.Module):
         return (best - 1 / total) * total / sigma * scaled
 
 
-def test_the_score_of_gaussian_points_is_their_shrinkage():
+@pytest.mark.parametrize("sigma", [1.0, 4.0])
+def test_the_score_of_gaussian_points_is_their_shrinkage(sigma):
     """At sigma 1 the best denoiser halves points of unit variance: |D - x| = |x| / 2."""
-    found, test = detector(), images(2)
+    found, test = detector(scored_level=sigma), images(2)
     found.denoiser = BestDenoiser(1.0)
     with torch.no_grad():
         norm = found.points(test).norm(dim=1, keepdim=True)
         detection = found.detect(test, torch.zeros(2).long())
-    expected = maps.gaussian_blur(maps.resize(norm / 2, (16, 16)), 1.0)
+    expected = maps.gaussian_blur(maps.resize(norm * sigma**2 / (1 + sigma**2), (16, 16)), 1.0)
     torch.testing.assert_close(detection.anomaly_map, expected)
     torch.testing.assert_close(detection.score, expected.amax((1, 2, 3)))
     assert detection.reconstruction is None
@@ -173,6 +174,8 @@ def test_an_image_of_no_known_category_is_taken_for_the_likeliest():
 def test_what_does_not_fit_together_is_refused():
     with pytest.raises(ValueError, match=r"denoiser takes 5: set its option `components` to 4"):
         detector(components=4)
+    with pytest.raises(ValueError, match=r"scored_level must be above 0"):
+        detector(scored_level=0.0)
     with pytest.raises(ValueError, match=r"levels must rise"):
         detector(levels=(2.0, 1.0))
     found = detector()
