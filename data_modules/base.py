@@ -42,9 +42,9 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         resize: Side in pixels to resize to before a crop of `image_size` is taken, at a random
             place in training and from the centre elsewhere, where defects outside of it are not
             seen; no crop if not given.
-        augment: What training images may undergo: `horizontal_flip`, `vertical_flip`,
-            `quarter_turns`, `translation` (by up to a sixteenth of the side, mirrored at the
-            edges); nothing if not given.
+        augment: What training images may undergo: `horizontal_flip`, `vertical_flip`, `half_turns`
+            (by 180 degrees, every second image), `quarter_turns`, `translation` (by up to a
+            sixteenth of the side, mirrored at the edges); nothing if not given.
         seed: Decides the order of training images and their augmentations.
         interpolation: How images are resized: `area` averages over what becomes one pixel;
             `bilinear` and `bicubic` are what the authors of checkpoints used who resized by

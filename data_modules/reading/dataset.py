@@ -18,7 +18,9 @@ from data_modules.records import Record
 if TYPE_CHECKING:
     import albumentations as A
 
-Augmentation = Literal["horizontal_flip", "vertical_flip", "quarter_turns", "translation"]
+Augmentation = Literal[
+    "horizontal_flip", "vertical_flip", "half_turns", "quarter_turns", "translation"
+]
 Load = Callable[[Record], tuple[Pixels, Pixels]]
 
 
@@ -70,6 +72,11 @@ class Framing:
         """How far training images move at most, in pixels: a sixteenth of the side, or 0."""
         return self.image_size // 16 if "translation" in self.augment else 0
 
+    @property
+    def varies(self) -> bool:
+        """Whether a training image is not the same at each draw."""
+        return self.resize > self.image_size or bool(self.augment)
+
     def transform(self, training: bool) -> "A.Compose | None":
         """Albumentations that lead from `resize` to `image_size`; None where nothing is done."""
         cropped = self.resize > self.image_size
@@ -84,6 +91,7 @@ class Framing:
         steps = {
             "horizontal_flip": A.HorizontalFlip(p=0.5),
             "vertical_flip": A.VerticalFlip(p=0.5),
+            "half_turns": A.Sequential([A.HorizontalFlip(p=1.0), A.VerticalFlip(p=1.0)], p=0.5),
             "quarter_turns": A.RandomRotate90(p=1.0),
             "translation": A.Affine(
                 translate_px=(-self.translation, self.translation),

@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_ad.detector.detector import AnomalyDetector
-from lightning_ad.detector.latent_cache import LatentCache, require_fixed_images
+from lightning_ad.detector.latent_cache import LatentCache
+from lightning_ad.detector.per_category import require_at_least
 from lightning_ad.detector.processes import data_module
 from lightning_ad.networks.autoencoders import Autoencoder, require_whole_latents
 from lightning_ad.speed.folding import fold_upsampling
@@ -19,6 +20,8 @@ class LatentDetector(AnomalyDetector):
         autoencoder: frozen, see `lightning_ad.networks.autoencoders`.
         denoiser: network on its latents.
         cache_latents: encode the training images once instead of in every epoch.
+        cached_views: how many views are then kept of an image that is cropped at random or
+            augmented.
         scoring: options of `AnomalyDetector`.
 
     Raises:
@@ -32,6 +35,7 @@ class LatentDetector(AnomalyDetector):
         autoencoder: Autoencoder,
         denoiser: nn.Module,
         cache_latents: bool,
+        cached_views: int,
         **scoring: Any,
     ) -> None:
         super().__init__(**scoring)
@@ -42,7 +46,8 @@ class LatentDetector(AnomalyDetector):
                 f"{taken}: set model.denoiser.init_args.channels to {made}"
             )
         self.autoencoder, self.denoiser = autoencoder, denoiser
-        self.cache_latents = cache_latents
+        self.cache_latents, self.cached_views = cache_latents, cached_views
+        require_at_least(1, cached_views=cached_views)
         self.latents: LatentCache | None = None
 
     @abstractmethod
@@ -50,16 +55,15 @@ class LatentDetector(AnomalyDetector):
         """Loss of the denoiser on latents (B, C, h, w) of the categories (B,)."""
 
     def check_data(self, datamodule: Any, stage: str) -> None:
-        """Check that latents cover whole images and can be cached, if they are to be."""
+        """Check that latents cover whole images."""
         require_whole_latents(datamodule.image_size, self.autoencoder)
-        if stage == "fit" and self.cache_latents:
-            require_fixed_images(datamodule.framing, self.autoencoder.factor)
 
     def on_fit_start(self) -> None:
         """Encode the data once, if asked to; other phases need the images themselves."""
         self.latents = None
         if self.cache_latents and self.phase == "denoise":
-            self.latents = LatentCache(self.autoencoder, data_module(self.trainer))
+            data = data_module(self.trainer)
+            self.latents = LatentCache(self.autoencoder, data, self.cached_views)
 
     def batch_loss(self, batch: Any) -> Tensor:
         """Loss on a batch, from the latents on disk where they are."""

@@ -1,32 +1,33 @@
 """Latents of a data set on disk: frozen autoencoders encode an image once, not once an epoch.
 
-The autoencoder is most of the work of training in latents. Where an image enters training without
-random augmentation, its latent is computed once, written to a file that is mapped into memory, and
-shared by all processes. Random translation stays possible: images are encoded whole, before a crop
-from ``data.resize``, and latents are moved in steps of the autoencoder's factor.
+The autoencoder is most of the work of training in latents. Each image that enters training is
+encoded once, written to a file that is mapped into memory, and shared by all processes. Where
+images are cropped at random or augmented, some views of each are: those that the first epochs would
+draw. What is done to pixels is never done to latents instead: an encoder sees the border of an
+image, so that a crop of a latent is not the latent of a crop, and a detector trained on the former
+takes every border for a defect.
 
-A file's name holds a hash of the images, their sizes and modification times, and the autoencoder's
-weights. It may be removed at any time; damaged, it is written again.
+A file's name holds a hash of the images, their sizes and modification times, of how they are
+varied, and of the autoencoder's weights. It may be removed at any time; damaged, it is written
+again.
 """
 
-import copy
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from data_modules.reading.samplers import Draw
 from data_modules.reading.store import digest, file_stamp, stored_rows
 from lightning_ad.networks.autoencoders import Autoencoder
 
-FORMAT = 1  # raise it whenever the same images and weights would give another file
+FORMAT = 2  # raise it whenever the same images and weights would give another file
 
 
 class LatentCache:
@@ -37,73 +38,78 @@ class LatentCache:
     Args:
         autoencoder: frozen, with its weights.
         datamodule: an `AnomalyDataModule`; the files lie in its ``cache_dir``.
+        views: how many views are kept of a training image that is cropped at random or augmented.
 
     Raises:
-        ValueError: if training images are augmented in a way that latents cannot follow.
         DataError: if the disk has too little room.
     """
 
-    def __init__(self, autoencoder: Autoencoder, datamodule: Any) -> None:
-        require_fixed_images(datamodule.framing, autoencoder.factor)
-        self.side = datamodule.image_size // autoencoder.factor
-        # Upwards: what may move in pixels moves in latents, too.
-        self.translation = math.ceil(datamodule.framing.translation / autoencoder.factor)
-        train = copy.copy(datamodule.memory_dataloader().dataset)
-        train.transform = None  # whole: latents are cropped when they are drawn
-        held_out = datamodule.val_dataloader().dataset
+    def __init__(self, autoencoder: Autoencoder, datamodule: Any, views: int) -> None:
         weights = _weights_hash(autoencoder)
+        views = views if datamodule.framing.varies else 1
         self.files = [
-            _LatentFile(autoencoder, weights, images, datamodule) for images in (train, held_out)
-        ]  # training images first
+            _LatentFile(autoencoder, weights, loader.dataset, datamodule, count)
+            for loader, count in (
+                (datamodule.train_dataloader(), views),
+                (datamodule.val_dataloader(), 1),
+            )
+        ]
 
     def draw(self, paths: Sequence[str], device: torch.device, sample: bool = True) -> Tensor:
         """Latents (B, C, h, w) of the images in ``paths``: samples of the posterior, or its means.
 
-        Training images each at a random translation, where the data is augmented so.
+        Each of any view of its image.
         """
         file = next(file for file in self.files if paths[0] in file.rows)
         mean, *std = file.read(paths, device).unbind(1)
-        z = mean + std[0] * torch.randn_like(mean) if sample and std else mean
-        if file is self.files[0]:
-            z = F.pad(z, [self.translation] * 4, "reflect")
-        return _random_crop(z, self.side)
+        return mean + std[0] * torch.randn_like(mean) if sample and std else mean
 
 
 class _LatentFile:
-    """Posteriors of a dataset's images, float32 (N, 2, C, h, w): mean and standard deviation.
+    """Posteriors of views of a dataset's images, float32 (V N, 2, C, h, w): mean and deviation.
 
-    Only the mean, (N, 1, C, h, w), of a deterministic autoencoder.
+    Only the mean, (V N, 1, C, h, w), of a deterministic autoencoder.
     """
 
     def __init__(
-        self, autoencoder: Autoencoder, weights: str, dataset: Any, datamodule: Any
+        self, autoencoder: Autoencoder, weights: str, dataset: Any, datamodule: Any, views: int
     ) -> None:
         paths = [str(record.image) for record in dataset.records]
         self.rows = {path: row for row, path in enumerate(paths)}
-        first = dataset[0]["image"]
-        # The first image stands for whatever decides pixels besides files: resizing, cropping.
+        self.views = views
+        draws = [Draw(item, view) for view in range(views) for item in range(len(dataset))]
+        # What an image becomes is decided by its file, by what varies it, and by what the first
+        # image stands for: resizing, cropping.
+        varied = (views, datamodule.framing, dataset.seed) if views > 1 else ()
+        first = dataset[draws[0]]["image"]
         stamps = [file_stamp(record.image) for record in dataset.records]
-        key = digest(FORMAT, weights, tuple(first.shape), first.numpy().tobytes(), *stamps)
+        shown = (tuple(first.shape), first.numpy().tobytes())
+        key = digest(FORMAT, weights, *varied, *shown, *stamps)
         self.path = datamodule.cache_dir / f"latents-{datamodule.data_set}-{key[:16]}.npy"
         self.latents = stored_rows(
             self.path,
-            len(dataset),
-            lambda: _encoded(autoencoder, dataset, datamodule),
+            len(draws),
+            lambda: _encoded(autoencoder, dataset, draws, datamodule),
             "latents",
             "set data.cache_dir to a folder on a larger disk, or model.cache_latents to false",
         )
 
     def read(self, paths: Sequence[str], device: torch.device) -> Tensor:
-        """Posteriors (B, 1 or 2, C, h, w) of images."""
-        return torch.from_numpy(self.latents[[self.rows[path] for path in paths]]).to(device)
+        """Posteriors (B, 1 or 2, C, h, w) of images, each of a view drawn at random."""
+        view = torch.randint(self.views, (len(paths),)).tolist()
+        rows = [self.rows[path] + v * len(self.rows) for path, v in zip(paths, view, strict=True)]
+        return torch.from_numpy(self.latents[rows]).to(device)
 
 
 def _encoded(
-    autoencoder: Autoencoder, dataset: Any, datamodule: Any
+    autoencoder: Autoencoder, dataset: Any, draws: list[Draw], datamodule: Any
 ) -> Iterator[NDArray[np.float32]]:
-    """Posteriors of a dataset's images, batch by batch, with a progress bar."""
+    """Posteriors of images as they are drawn, batch by batch, with a progress bar."""
     loader: DataLoader = DataLoader(
-        dataset, datamodule.eval_batch_size, num_workers=datamodule.num_workers
+        dataset,
+        datamodule.eval_batch_size,
+        sampler=draws,  # type: ignore[arg-type]  # items of this dataset
+        num_workers=datamodule.num_workers,
     )
     for batch in track(loader, "encoding images", console=Console(stderr=True)):
         yield _posterior(autoencoder, batch["image"])
@@ -116,34 +122,6 @@ def _posterior(autoencoder: Autoencoder, image: Tensor) -> NDArray[np.float32]:
     mean, std = autoencoder.posterior(image.to(device))
     both = torch.stack([mean, std], 1).float() if std.any() else mean.unsqueeze(1).float()
     return both.cpu().numpy()
-
-
-def _random_crop(z: Tensor, side: int) -> Tensor:
-    """Square crops of latents (B, C, h, w), each image at a place of its own."""
-    batch, _, height, width = z.shape
-    if (height, width) == (side, side):
-        return z
-    inside = torch.arange(side, device=z.device)
-    top = torch.randint(height - side + 1, (batch, 1), device=z.device) + inside
-    left = torch.randint(width - side + 1, (batch, 1), device=z.device) + inside
-    image = torch.arange(batch, device=z.device)[:, None, None]
-    return z[image, :, top[:, :, None], left[:, None, :]].permute(0, 3, 1, 2).contiguous()
-
-
-def require_fixed_images(framing: Any, factor: int) -> None:
-    """Raise a ValueError if training images change in a way that latents cannot follow."""
-    augment = [name for name in framing.augment if name != "translation"]
-    if augment:
-        raise ValueError(
-            f"model.cache_latents encodes each image once, data.augment {augment} changes it in "
-            "every epoch: remove one of the two"
-        )
-    for name in ("image_size", "resize"):
-        if getattr(framing, name) % factor:
-            raise ValueError(
-                f"model.cache_latents needs data.{name} to be a multiple of {factor}, by which "
-                f"model.autoencoder shrinks an image, not {getattr(framing, name)}"
-            )
 
 
 def _weights_hash(autoencoder: Autoencoder) -> str:

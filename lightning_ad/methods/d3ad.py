@@ -67,6 +67,8 @@ class D3AD(LatentDetector):
         optimizer: of the denoiser.
         adaptation_optimizer: of the extractor.
         cache_latents: encode the training images once instead of in every epoch.
+        cached_views: how many views are then kept of an image that ``data.resize`` or
+            ``data.augment`` varies, those of the first epochs.
         scoring: options of `AnomalyDetector`.
 
     Raises:
@@ -92,9 +94,10 @@ class D3AD(LatentDetector):
         optimizer: OptimizerFactory = lambda p: AdamW(p, lr=1e-4, weight_decay=0.01),
         adaptation_optimizer: OptimizerFactory = lambda p: AdamW(p, lr=1e-4),
         cache_latents: bool = False,
+        cached_views: int = 8,
         **scoring: Any,
     ) -> None:
-        super().__init__(autoencoder, denoiser, cache_latents, **scoring)
+        super().__init__(autoencoder, denoiser, cache_latents, cached_views, **scoring)
         self.features = features
         self.guidance, self.max_level, self.steps = guidance, max_level, steps
         self.neighbours, self.bins = neighbours, bins

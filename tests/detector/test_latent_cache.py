@@ -5,7 +5,6 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -19,6 +18,7 @@ from tests.fakes import write_mvtec
 from tests.methods.tiny_latent import TinyLatents, tiny_context_unet
 
 CPU = torch.device("cpu")
+VIEWS = 3
 
 
 @pytest.fixture
@@ -33,21 +33,23 @@ def data(root, **settings):
     return module
 
 
-def windows(latent):
-    """The nine places of 8 x 8 pixels in a latent of 10 x 10."""
-    return {
-        (top, left): latent[:, top : top + 8, left : left + 8]
-        for top in range(3)
-        for left in range(3)
-    }
+def latents_in_training(module, autoencoder):
+    """What training without a cache would encode of each image, epoch by epoch."""
+    loader, found = module.train_dataloader(), {}
+    for epoch in range(VIEWS):
+        loader.sampler.set_epoch(epoch)
+        for draw in loader.sampler:
+            item = loader.dataset[draw]
+            found.setdefault(item["path"], []).append(autoencoder.encode(item["image"][None])[0])
+    return found
 
 
-def assert_drawn_everywhere(cache, path, places):
-    """A training image's latents are each at one of the places, and all places occur."""
+def assert_drawn_from(cache, path, latents):
+    """Draws of an image are each one of its latents, and all of those occur."""
     torch.manual_seed(0)
-    drawn = cache.draw([path] * 90, CPU)
-    seen = [{place for place, latent in places.items() if torch.equal(latent, z)} for z in drawn]
-    assert all(len(found) == 1 for found in seen) and set.union(*seen) == set(places)
+    drawn = cache.draw([path] * 60, CPU)
+    seen = [{i for i, z in enumerate(latents) if torch.allclose(z, one)} for one in drawn]
+    assert all(seen) and set.union(*seen) == set(range(len(latents)))
 
 
 def assert_held_out_stay(cache, module, autoencoder):
@@ -63,7 +65,7 @@ def files(root):
 
 def test_latents_are_those_of_direct_encoding(root):
     module, autoencoder = data(root), TinyLatents()
-    cache = LatentCache(autoencoder, module)
+    cache = LatentCache(autoencoder, module, VIEWS)
     for loader in (module.memory_dataloader(), module.val_dataloader()):
         for batch in loader:
             drawn = cache.draw(batch["path"], CPU)
@@ -73,13 +75,13 @@ def test_latents_are_those_of_direct_encoding(root):
 def test_images_are_found_in_any_order(root):
     module, autoencoder = data(root), TinyLatents()
     batch = next(iter(module.memory_dataloader()))
-    backwards = LatentCache(autoencoder, module).draw(batch["path"][::-1], CPU)
+    backwards = LatentCache(autoencoder, module, VIEWS).draw(batch["path"][::-1], CPU)
     torch.testing.assert_close(backwards, autoencoder.encode(batch["image"]).flip(0))
 
 
 def test_posterior_is_sampled_anew_at_each_draw(root):
     module, autoencoder = data(root), TinyLatents(std=0.5)
-    cache = LatentCache(autoencoder, module)
+    cache = LatentCache(autoencoder, module, VIEWS)
     paths = next(iter(module.memory_dataloader()))["path"]
     mean = cache.draw(paths, CPU, sample=False)
     draws = torch.stack([cache.draw(paths, CPU) for _ in range(200)])
@@ -88,50 +90,86 @@ def test_posterior_is_sampled_anew_at_each_draw(root):
     assert abs(float((draws - mean).std()) - 0.5) < 0.02
 
 
-def test_translation_moves_training_latents_and_mirrors_them(root):
-    module, autoencoder = data(root, augment=["translation"]), TinyLatents()
-    cache = LatentCache(autoencoder, module)
-    batch = next(iter(module.memory_dataloader()))
-    latent = np.pad(autoencoder.encode(batch["image"])[0], ((0, 0), (1, 1), (1, 1)), "reflect")
-    assert_drawn_everywhere(cache, batch["path"][0], windows(torch.from_numpy(latent)))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"augment": ["translation"]},
+        {"resize": 21},
+        {"resize": 20, "augment": ["half_turns", "vertical_flip"]},
+    ],
+    ids=["translation", "crop", "turns"],
+)
+def test_views_are_those_of_the_first_epochs_in_pixels(root, settings):
+    module, autoencoder = data(root, **settings), TinyLatents()
+    cache = LatentCache(autoencoder, module, VIEWS)
+    uncached = latents_in_training(module, autoencoder)
+    whole = [path for path, latents in uncached.items() if len(latents) == VIEWS]
+    assert whole
+    for path in whole:
+        assert_drawn_from(cache, path, uncached[path])
     assert_held_out_stay(cache, module, autoencoder)
 
 
-def test_a_random_crop_is_one_of_the_latent_of_the_whole_image(root):
-    module, autoencoder = data(root, resize=20), TinyLatents()
-    cache = LatentCache(autoencoder, module)
-    batch = next(iter(module.memory_dataloader()))
-    path = batch["path"][0]
-    whole = cache.files[0].read([path], CPU)[0, 0]
-    assert whole.shape[1:] == (10, 10)
-    crops = windows(whole)
-    torch.testing.assert_close(crops[1, 1], autoencoder.encode(batch["image"])[0])
-    assert_drawn_everywhere(cache, path, crops)
-    assert_held_out_stay(cache, module, autoencoder)
+def test_a_cropped_view_is_the_latent_of_a_crop_not_a_crop_of_the_latent(root):
+    class Bordered(TinyLatents):
+        """Sees the border, as an autoencoder with padding does."""
+
+        def posterior(self, image):
+            image = image.clone()
+            image[..., :2] += 1
+            return super().posterior(image)
+
+    module, autoencoder = data(root, resize=20), Bordered()
+    cache = LatentCache(autoencoder, module, VIEWS)
+    whole = {i["path"]: i["image"] for i in data(root, image_size=20).memory_dataloader().dataset}
+    for path in cache.files[0].rows:
+        crops = torch.stack(
+            [whole[path][:, y : y + 16, x : x + 16] for y in range(5) for x in range(5)]
+        )
+        distance = (autoencoder.encode(crops) - cache.draw([path], CPU)).abs().amax((1, 2, 3))
+        assert distance.min() < 1e-6
+
+
+def test_where_nothing_varies_there_is_one_view(root):
+    cache = LatentCache(TinyLatents(), data(root), VIEWS)
+    assert [len(file.latents) for file in cache.files] == [len(file.rows) for file in cache.files]
+
+
+def test_other_views_are_another_file(root):
+    written = set()
+    for views, settings in (
+        (3, {"resize": 20}),
+        (2, {"resize": 20}),
+        (3, {"resize": 20, "seed": 1}),
+        (3, {"resize": 20, "augment": ["half_turns"]}),
+    ):
+        LatentCache(TinyLatents(), data(root, **settings), views)
+        assert set(files(root)) > written
+        written = set(files(root))
 
 
 def test_images_are_encoded_once_and_again_when_something_changes(root):
     autoencoder = TinyLatents()
-    LatentCache(autoencoder, data(root))
+    LatentCache(autoencoder, data(root), VIEWS)
     encoded, written = autoencoder.encoded, files(root)
     assert encoded >= 12
-    LatentCache(autoencoder, data(root))
+    LatentCache(autoencoder, data(root), VIEWS)
     assert autoencoder.encoded == encoded and files(root) == written
 
     with torch.no_grad():
         autoencoder.into.weight[0, 0] += 1e-3
-    LatentCache(autoencoder, data(root))
+    LatentCache(autoencoder, data(root), VIEWS)
     assert len(files(root)) == len(written) + 4  # two files, two locks
-    LatentCache(autoencoder, data(root, image_size=18))
+    LatentCache(autoencoder, data(root, image_size=18), VIEWS)
     assert len(files(root)) == len(written) + 8
     autoencoder.scale = 0.5
-    LatentCache(autoencoder, data(root, image_size=18))
+    LatentCache(autoencoder, data(root, image_size=18), VIEWS)
     assert len(files(root)) == len(written) + 12
     autoencoder.scale = 1.0
     held_out = data(root).val_dataloader().dataset.records
     train = next(p for p in root.glob("*/train/good/*") if p not in {r.image for r in held_out})
     train.write_bytes(train.read_bytes() + b"\0")
-    LatentCache(autoencoder, data(root))
+    LatentCache(autoencoder, data(root), VIEWS)
     assert len(files(root)) == len(written) + 14  # the training images only
 
 
@@ -152,27 +190,27 @@ def test_an_interruption_leaves_nothing_behind(root, monkeypatch):
 
     monkeypatch.setattr(latent_cache, "_posterior", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        LatentCache(autoencoder, module)
+        LatentCache(autoencoder, module, VIEWS)
     assert not any(name.endswith((".partial", ".npy")) for name in files(root))
     monkeypatch.setattr(latent_cache, "_posterior", posterior)
-    assert_direct(LatentCache(autoencoder, module), module, autoencoder)
+    assert_direct(LatentCache(autoencoder, module, VIEWS), module, autoencoder)
 
 
 def test_what_a_killed_process_leaves_is_not_read(root):
     module, autoencoder = data(root), TinyLatents()
-    for file in LatentCache(autoencoder, module).files:
+    for file in LatentCache(autoencoder, module, VIEWS).files:
         file.path.rename(f"{file.path}.partial")
         with Path(f"{file.path}.partial").open("rb+") as left:
             left.seek(-64, os.SEEK_END)
             left.write(bytes(64))
-    assert_direct(LatentCache(autoencoder, module), module, autoencoder)
+    assert_direct(LatentCache(autoencoder, module, VIEWS), module, autoencoder)
     assert not any(name.endswith(".partial") for name in files(root))
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "64 bytes"])
 def test_a_damaged_file_is_written_again(root, damage):
     module, autoencoder = data(root), TinyLatents()
-    for file in LatentCache(autoencoder, module).files:
+    for file in LatentCache(autoencoder, module, VIEWS).files:
         content = file.path.read_bytes()
         turned = bytes(byte ^ 0xFF for byte in content[128:192])
         file.path.write_bytes(
@@ -182,7 +220,7 @@ def test_a_damaged_file_is_written_again(root, damage):
                 "64 bytes": content[:128] + turned + content[192:],
             }[damage]
         )
-    assert_direct(LatentCache(autoencoder, module), module, autoencoder)
+    assert_direct(LatentCache(autoencoder, module, VIEWS), module, autoencoder)
 
 
 def test_training_reads_latents_only(root):
@@ -209,17 +247,10 @@ def test_only_a_cache_changes_where_latents_come_from(root):
         network = tiny_context_unet(null_class=True)
         detector = DeCoDiff(TinyLatents(), network, class_mode="null")
         detector.match_categories(module.categories, "fit")
-        detector.latents = LatentCache(detector.autoencoder, module) if cached else None
+        detector.latents = LatentCache(detector.autoencoder, module, VIEWS) if cached else None
         detector.latent_loss = lambda z, category: seen.append((z, category))
         detector.batch_loss(batch)
     torch.testing.assert_close(*seen)
-
-
-def test_augmentation_that_latents_cannot_follow_is_refused(root):
-    with pytest.raises(ValueError, match=r"model.cache_latents.*data.augment \['vertical_flip'\]"):
-        LatentCache(TinyLatents(), data(root, augment=["vertical_flip"]))
-    with pytest.raises(ValueError, match=r"data.resize to be a multiple of 2.* not 19"):
-        LatentCache(TinyLatents(), data(root, resize=19))
 
 
 def test_a_full_disk_is_noticed_before_writing(root, monkeypatch):
@@ -227,15 +258,15 @@ def test_a_full_disk_is_noticed_before_writing(root, monkeypatch):
     free = shutil.disk_usage(root)._replace(free=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
     with pytest.raises(DataError, match=r"latents need .* GB are free .*data\.cache_dir"):
-        LatentCache(TinyLatents(), module)
+        LatentCache(TinyLatents(), module, VIEWS)
 
 
 def test_whoever_comes_second_waits_for_the_first(root):
     module, autoencoder = data(root), TinyLatents()
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda _: LatentCache(autoencoder, module), range(2)))
+        list(pool.map(lambda _: LatentCache(autoencoder, module, VIEWS), range(2)))
     together = autoencoder.encoded
     shutil.rmtree(module.cache_dir)
     alone = TinyLatents()
-    LatentCache(alone, data(root))
+    LatentCache(alone, data(root), VIEWS)
     assert together == alone.encoded
