@@ -2,9 +2,9 @@
 
     python -m benchmarks.border runs/deco_mtd/final.ckpt --root data/MVTecAD --category bottle
 
-Prints the mean correction |z' - z| of the outer two rings of latent pixels, of what lies inside, and
-the ratio of both, over the normal test images of one category of MVTec AD. Nothing is wrong on the
-border of a normal image: a ratio far above 1 says that the network was trained on other borders.
+Prints the mean correction |z' - z| of the outer two rings of latent pixels, of what lies inside,
+and the ratio of both, over the normal test images of one category of MVTec AD. Nothing is wrong on
+the border of a normal image: a ratio far above 1 tells of a network trained on other borders.
 """
 
 import argparse

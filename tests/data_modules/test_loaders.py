@@ -114,6 +114,18 @@ def test_augmentation_only_moves_pixels(root: Path) -> None:
     assert moved > 5
 
 
+def test_half_turns_turn_every_second_image_upside_down(root: Path) -> None:
+    plain = {item["path"]: item["image"] for item in module(root).memory_dataloader().dataset}
+    loader, turned = module(root, augment=["half_turns"]).train_dataloader(), []
+    for epoch in range(10):
+        for batch in epoch_of(loader, epoch):
+            for path, image in zip(batch["path"], batch["image"], strict=True):
+                upside_down = plain[path].flip((1, 2))
+                assert torch.equal(image, upside_down) or torch.equal(image, plain[path])
+                turned.append(torch.equal(image, upside_down))
+    assert 0.4 < sum(turned) / len(turned) < 0.6
+
+
 def test_crop_is_random_in_training_and_central_elsewhere(root: Path) -> None:
     whole = next(iter(module(root, image_size=40).test_dataloader()))
     centre = next(iter(module(root, image_size=32, resize=40).test_dataloader()))
