@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -130,7 +129,7 @@ class DeCoDiff(LatentDetector):
         """The network."""
         return [self.denoiser]
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
+    def configure_optimizers(self) -> dict[str, Any]:
         """The learning rate rises and follows a cosine, step by step."""
         if self.trainer.estimated_stepping_batches == float("inf"):
             raise ValueError("the learning rate falls to the end: set trainer.max_epochs")

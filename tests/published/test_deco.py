@@ -1,6 +1,10 @@
 """That DeCo-Diff's published protocol differs from the default, and in what."""
 
+from types import SimpleNamespace
+
+import pytest
 import torch
+from diffusers.optimization import get_cosine_schedule_with_warmup
 
 from lightning_ad.methods import DeCoDiff
 from lightning_ad.published import DeCoDiffAsPublished
@@ -28,3 +32,22 @@ def test_published_network_is_never_shown_an_image_without_its_class():
     detector.deviation_loss = lambda z, t, noise, mask, category: seen.append(category)
     detector.latent_loss(torch.zeros(200, 4, 2, 2), torch.ones(200, dtype=torch.long))
     assert set(seen[0].tolist()) == {1}
+
+
+@pytest.mark.parametrize("epochs", [800, 100])
+def test_published_rate_changes_by_epoch_as_the_authors(epochs):
+    detector = DeCoDiffAsPublished(TinyLatents(), tiny_context_unet())
+    detector._trainer = SimpleNamespace(max_epochs=epochs, estimated_stepping_batches=14 * epochs)
+    configured = detector.configure_optimizers()
+    schedule = configured["lr_scheduler"]
+    assert schedule["interval"] == "epoch"
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1e-4)
+    theirs = get_cosine_schedule_with_warmup(optimizer, 10, round(1.5 * epochs))
+    rates = []
+    for _ in range(epochs):
+        rates.append(schedule["scheduler"].get_last_lr()[0])
+        assert rates[-1] == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
+        for steps in ((configured["optimizer"], schedule["scheduler"]), (optimizer, theirs)):
+            for one in steps:
+                one.step()
+    assert rates[0] == 0 and rates[10] == 1e-4
