@@ -81,6 +81,7 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         self.category = category
         self.image_size = image_size
         self.batch_size = batch_size
+        self.train_batch_size = batch_size  # what trains may ask for batches of its own
         self.eval_batch_size = eval_batch_size or batch_size
         self.num_workers = num_workers
         self.val_fraction = val_fraction
@@ -117,11 +118,11 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         dataset = self.stored or self._dataset(
             self.training_records(), self._prepare("train"), training=True
         )
-        sampler = ShuffledDraws(dataset, self.batch_size, *self._place, self.seed)
+        sampler = ShuffledDraws(dataset, self.train_batch_size, *self._place, self.seed)
         # A resumed run's workers begin to draw before Lightning tells the sampler the epoch.
         sampler.set_epoch(max(self._first_epoch, self._epochs_over))
         workers = self.num_workers if self.stored is None else 0  # reading takes no time
-        return self._loader(dataset, self.batch_size, sampler, workers)
+        return self._loader(dataset, self.train_batch_size, sampler, workers)
 
     @property
     def _epochs_over(self) -> int:

@@ -112,6 +112,9 @@ def shrink(config: dict[str, Any], autoencoder: Path) -> list[str]:
     overrides += OF_METHOD.get(method, ["--data.image_size=16"])
     if "features" in model:
         overrides += FEATURES
+    if "training_epochs" in model:
+        overrides = [option for option in overrides if "max_epochs" not in option]
+        overrides.append("--model.training_epochs=1")
     if "adaptation_epochs" in model:
         overrides.append("--model.adaptation_epochs=1")
     if "neighbours" in model:

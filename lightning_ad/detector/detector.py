@@ -25,7 +25,7 @@ from lightning_ad.detector import thresholds
 from lightning_ad.detector.calibration import Calibration
 from lightning_ad.detector.memory import MemoryPass
 from lightning_ad.detector.normals import relative_to_normals
-from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, per_category
+from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, per_category, require_at_least
 from lightning_ad.detector.photograph import (
     Finding,
     Photograph,
@@ -71,6 +71,8 @@ class Phase:
     name: str
     epochs: int | None = None
     """Length in epochs; None leaves it to the Trainer."""
+    batch_size: int | None = None
+    """Images per process and step; None leaves them to the data."""
 
 
 class AnomalyDetector(LightningModule, ABC):
@@ -291,6 +293,21 @@ class AnomalyDetector(LightningModule, ABC):
         values = per_category(getattr(self, name), self.categories, name)
         return torch.tensor(values, device=category.device)[category]
 
+    def common_setting(self, name: str, least: int = 0) -> int | None:
+        """A setting in `by_category` for all categories together: the mean, rounded.
+
+        None if it is None.
+
+        Raises:
+            ValueError: if that is less than ``least``.
+        """
+        value = getattr(self, name)
+        if value is None:
+            return None
+        whole = round(per_category(value, self.categories, name)[-1])
+        require_at_least(least, **{name: whole})
+        return whole
+
     def category_of(self, batch: Any) -> Tensor:
         """The detector's own index (B,) of each image's category, or `UNKNOWN_CATEGORY`."""
         known = [self._category_index.get(i, UNKNOWN_CATEGORY) for i in batch["category"].tolist()]
@@ -368,8 +385,12 @@ class AnomalyDetector(LightningModule, ABC):
             )
         if stage == "fit" or not self.trainer.ckpt_path:  # else when the checkpoint is loaded
             self.meet(data_module(self.trainer), stage)
-        if stage not in ("fit", "validate") or self.phase:
-            return
+        if stage in ("fit", "validate") and not self.phase:
+            self._enter_first_phase(stage)
+        if stage == "fit":
+            self._take_batches(data_module(self.trainer))
+
+    def _enter_first_phase(self, stage: str) -> None:
         first = next((phase.name for phase in self.phases()), None)
         if first is None:
             rank_zero_warn(f"{type(self).__name__} trains nothing, so nothing has a loss")
@@ -379,6 +400,11 @@ class AnomalyDetector(LightningModule, ABC):
             self.enter_phase(first)
         else:
             self.phase = first
+
+    def _take_batches(self, datamodule: Any) -> None:
+        """Let the data's training batches be of the size that the current phase asks for."""
+        sizes = [phase.batch_size for phase in self.phases() if phase.name == self.phase]
+        datamodule.train_batch_size = next(filter(None, sizes), datamodule.batch_size)
 
     def meet(self, datamodule: Any, stage: str) -> None:
         """Match the data's categories and check the data: once, until a checkpoint brings others.
@@ -415,7 +441,7 @@ class AnomalyDetector(LightningModule, ABC):
         """
         self.categories = self.categories or list(categories)
         for name in self.by_category:
-            per_category(getattr(self, name), self.categories, name)
+            self.common_setting(name)
         unknown = sorted(set(categories) - set(self.categories))
         if unknown and stage != "predict":
             raise ValueError(

@@ -15,7 +15,12 @@ from lightning_ad.detector.detector import AnomalyDetector, Phase
 from lightning_ad.experiment.calibrate import calibrate
 from lightning_ad.experiment.checkpoints import readable, save_weights
 from lightning_ad.experiment.origin import origin_in, origin_of
-from lightning_ad.experiment.phases import announce, announce_processes, require_finished
+from lightning_ad.experiment.phases import (
+    announce,
+    announce_processes,
+    require_finished,
+    require_lengths_count,
+)
 from lightning_ad.experiment.planning import Planner
 from lightning_ad.experiment.run_folder import RunFolder
 from lightning_ad.experiment.time_budget import TimeLimit, Timetable
@@ -54,6 +59,7 @@ class Experiment:
             self.detector.take_categories(read_checkpoint(start))
         self.detector.meet(self.data, "fit")
         phases = self.detector.phases()
+        require_lengths_count(phases, self.trainers.options)
         if start and not phases:
             method = type(self.detector).__name__
             raise ValueError(f"{method} has no phase that could start from {start}")
@@ -154,7 +160,7 @@ class Experiment:
         announce(f"{title}: {f'going on from {last}' if last else 'starting'}")
         self.detector.enter_phase(phase.name)
         trainer = self.trainers(phase, [Forecast(plan, phase.name)] if plan else [])
-        announce_processes(trainer, self.data)
+        announce_processes(trainer, phase.batch_size or self.data.batch_size)
         resume = str(readable(last)) if last else None
         # Tensors, numbers and names suffice for optimizers and callbacks; no file runs anything.
         trainer.fit(self.detector, datamodule=self.data, ckpt_path=resume, weights_only=True)

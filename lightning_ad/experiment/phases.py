@@ -1,15 +1,16 @@
 """What is said about a phase of training, and when it counts as finished."""
 
 import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from data_modules import AnomalyDataModule
 from lightning_ad.callbacks.preemption import TRY_AGAIN
-from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.detector import AnomalyDetector, Phase
 
 
 @rank_zero_only
@@ -33,9 +34,20 @@ def require_finished(trainer: Trainer, detector: AnomalyDetector, title: str) ->
         )
 
 
-def announce_processes(trainer: Trainer, datamodule: AnomalyDataModule) -> None:
-    """Say what several processes mean for a training step."""
-    processes, images = trainer.world_size, datamodule.batch_size  # type: ignore[attr-defined]
+def require_lengths_count(phases: Sequence[Phase], options: Mapping[str, Any]) -> None:
+    """Refuse a Trainer's length where each phase has one of its own."""
+    given = [n for n, none in (("max_epochs", None), ("max_steps", -1)) if options.get(n) != none]
+    if given and phases and all(phase.epochs is not None for phase in phases):
+        lengths = ", ".join(f"'{phase.name}' {phase.epochs}" for phase in phases)
+        raise ValueError(
+            f"trainer.{given[0]} would be ignored, as the model's settings give each phase its "
+            f"epochs ({lengths}): leave one of the two out"
+        )
+
+
+def announce_processes(trainer: Trainer, images: int) -> None:
+    """Say what several processes, each with so many images, mean for a training step."""
+    processes = trainer.world_size
     if processes > 1:
         announce(
             f"{processes} processes x {images} = {processes * images} images a step; the learning "

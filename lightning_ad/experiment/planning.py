@@ -1,6 +1,7 @@
 """From the phases of a detector to the timetable of a run, measured once before it trains."""
 
 import copy
+import math
 import time
 
 import torch
@@ -64,14 +65,13 @@ class Planner:
         if not left:
             return None
         deadline = deadline_of(self.run, limit)
-        trainer = self.trainers(left[0])
         endless = [phase.name for phase in left if not _steps(self.trainers(phase), 1)]
         if endless and deadline is not None:
             raise SystemExit(
                 "--time is shared in the proportions of the phases' lengths, and "
                 f"'{endless[0]}' has none: set trainer.max_epochs"
             )
-        if endless or (deadline is None and self._expected(trainer, left) < WORTH_A_FORECAST):
+        if endless or (deadline is None and self._expected(left) < WORTH_A_FORECAST):
             return None
         announce("measuring how long this will take")
         trial = copy.deepcopy(self.detector)
@@ -82,17 +82,22 @@ class Planner:
             elif self.run.finished(phase).exists():
                 load_weights(trial, self.run.finished(phase))
         scoring = probe_scoring(trial, self.data, self.trainers)
-        epoch, _ = measured[left[0].name]
-        stretches = [self._stretch(p, *measured.get(p.name, (epoch, None))) for p in phases[given:]]
+        stretches = [
+            self._stretch(p, *measured.get(p.name, (self._epoch(p), None))) for p in phases[given:]
+        ]
         plan = Timetable(*of_all_processes((stretches, scoring, deadline))[0])
         require_enough(plan, limit.began)
         return plan
 
-    def _expected(self, trainer: Trainer, left: list[Phase]) -> int:
+    def _expected(self, left: list[Phase]) -> int:
         """About how many steps are left to train, with nothing done yet."""
-        images = len(self.data.training_records())
-        epoch = max(1, images // (self.data.batch_size * trainer.world_size))
-        return sum(_steps(self.trainers(phase), epoch) for phase in left)
+        return sum(_steps(self.trainers(phase), self._epoch(phase)) for phase in left)
+
+    def _epoch(self, phase: Phase) -> int:
+        """Steps of an epoch of a phase in which all training images are drawn."""
+        trainer, images = self.trainers(phase), len(self.data.training_records())
+        of_one = images // trainer.world_size // (phase.batch_size or self.data.batch_size)
+        return math.ceil(max(1, of_one) / trainer.accumulate_grad_batches)
 
     def _stretch(self, phase: Phase, epoch: int, seconds: float | None) -> Stretch:
         """A phase as the timetable sees it; ``seconds`` of a step, None of a finished one."""

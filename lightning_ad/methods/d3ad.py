@@ -28,7 +28,6 @@ from lightning_ad.detector.memory import KeptRows, MemoryPass
 from lightning_ad.detector.per_category import (
     UNKNOWN_CATEGORY,
     members,
-    per_category,
     require_at_least,
 )
 from lightning_ad.maths import diffusion, maps
@@ -64,6 +63,8 @@ class D3AD(LatentDetector):
             them also finds the neighbours.
         blur: sigma in pixels of the Gaussian that smooths the map.
         adaptation_epochs: length of the extractor's tuning, or by category; 0 skips it.
+        adaptation_batch_size: images per process and step of the tuning, or by category; None takes
+            the data's batch size.
         optimizer: of the denoiser.
         adaptation_optimizer: of the extractor.
         cache_latents: encode the training images once instead of in every epoch.
@@ -75,7 +76,7 @@ class D3AD(LatentDetector):
         ValueError: if autoencoder and denoiser differ in channels.
     """
 
-    by_category = ("guidance", "adaptation_epochs")
+    by_category = ("guidance", "adaptation_epochs", "adaptation_batch_size")
 
     def __init__(
         self,
@@ -91,6 +92,7 @@ class D3AD(LatentDetector):
         scored_layers: int = 2,
         blur: float = 4.0,
         adaptation_epochs: int | dict[str, int] = 1,
+        adaptation_batch_size: int | dict[str, int] | None = None,
         optimizer: OptimizerFactory = lambda p: AdamW(p, lr=1e-4, weight_decay=0.01),
         adaptation_optimizer: OptimizerFactory = lambda p: AdamW(p, lr=1e-4),
         cache_latents: bool = False,
@@ -103,6 +105,7 @@ class D3AD(LatentDetector):
         self.neighbours, self.bins = neighbours, bins
         self.latent_share, self.scored_layers, self.blur = latent_share, scored_layers, blur
         self.adaptation_epochs = adaptation_epochs
+        self.adaptation_batch_size = adaptation_batch_size
         self.optimizer, self.adaptation_optimizer = optimizer, adaptation_optimizer
         schedule = diffusion.linear_schedule(1000, 0.0015, 0.0195)
         self.register_buffer("alpha_bar", schedule.float(), persistent=False)
@@ -116,8 +119,9 @@ class D3AD(LatentDetector):
 
     def phases(self) -> list[Phase]:
         """Train the denoiser, then tune the extractor."""
-        epochs = per_category(self.adaptation_epochs, self.categories, "adaptation_epochs")[-1]
-        return [Phase("denoise"), *([Phase("adapt", round(epochs))] if round(epochs) else [])]
+        epochs = self.common_setting("adaptation_epochs")
+        adapt = Phase("adapt", epochs, self.common_setting("adaptation_batch_size", least=1))
+        return [Phase("denoise"), *([adapt] if epochs else [])]
 
     def trained(self) -> list[nn.Module]:
         """The denoiser, or the extractor."""

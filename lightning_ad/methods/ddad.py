@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from lightning_ad.detector.detector import AnomalyDetector, Phase
-from lightning_ad.detector.per_category import per_category, require_at_least
+from lightning_ad.detector.per_category import require_at_least
 from lightning_ad.maths import diffusion, maps
 from lightning_ad.maths.adaptation import Pyramid, adaptation_loss, split
 
@@ -41,7 +41,11 @@ class DDAD(AnomalyDetector):
         pixel_weight: v, weight of the pixel distance once both distances are on one scale.
         scored_layers: how many of the pyramid's deepest layers are compared.
         blur: sigma in pixels of the Gaussian that smooths the map.
+        training_epochs: length of the denoiser's training, or by category; None leaves it to the
+            Trainer.
         adaptation_epochs: length of the extractor's adaptation, or by category; 0 skips it.
+        adaptation_batch_size: images per process and step of the adaptation, or by category; None
+            takes the data's batch size.
         adaptation_guidance: w while adapting.
         preservation: lambda, how strongly adaptation holds on to the pretrained features.
         optimizer: of the denoiser; published: Adam with L2 0.05 beside a summed loss.
@@ -49,7 +53,7 @@ class DDAD(AnomalyDetector):
         scoring: options of `AnomalyDetector`.
     """
 
-    by_category = ("guidance", "adaptation_epochs")
+    by_category = ("guidance", "training_epochs", "adaptation_epochs", "adaptation_batch_size")
 
     def __init__(
         self,
@@ -62,7 +66,9 @@ class DDAD(AnomalyDetector):
         pixel_weight: float = 1.0,
         scored_layers: int = 2,
         blur: float = 4.0,
+        training_epochs: int | dict[str, int] | None = None,
         adaptation_epochs: int | dict[str, int] = 4,
+        adaptation_batch_size: int | dict[str, int] | None = None,
         adaptation_guidance: float = 3.0,
         preservation: float = 0.1,
         optimizer: OptimizerFactory = lambda p: Adam(p, lr=3e-4, weight_decay=0.05),
@@ -73,8 +79,9 @@ class DDAD(AnomalyDetector):
         self.denoiser, self.features = denoiser, features
         self.guidance, self.level, self.steps, self.eta = guidance, level, steps, eta
         self.pixel_weight, self.scored_layers, self.blur = pixel_weight, scored_layers, blur
-        self.adaptation_epochs, self.adaptation_guidance = adaptation_epochs, adaptation_guidance
-        self.preservation = preservation
+        self.training_epochs, self.adaptation_epochs = training_epochs, adaptation_epochs
+        self.adaptation_batch_size = adaptation_batch_size
+        self.adaptation_guidance, self.preservation = adaptation_guidance, preservation
         self.optimizer, self.adaptation_optimizer = optimizer, adaptation_optimizer
         schedule = diffusion.linear_schedule(1000, 1e-4, 0.02)
         self.register_buffer("alpha_bar", schedule.float(), persistent=False)
@@ -88,10 +95,12 @@ class DDAD(AnomalyDetector):
         """Check what would fail in the second phase: the size of its batches."""
         if stage != "fit" or not any(phase.name == "adapt" for phase in self.phases()):
             return
-        batch_size, images = datamodule.batch_size, len(datamodule.training_records())
+        images, own = len(datamodule.training_records()), self.phases()[-1].batch_size
+        batch_size = own or datamodule.batch_size
+        key = "model.adaptation_batch_size" if own else "data.batch_size"
         if min(batch_size, images) < 2:
             raise ValueError(
-                f"adaptation pairs images of a batch, but data.batch_size is {batch_size} and "
+                f"adaptation pairs images of a batch, but {key} is {batch_size} and "
                 f"{images} images train: there must be 2 or more of both, or set "
                 "model.adaptation_epochs to 0"
             )
@@ -100,10 +109,10 @@ class DDAD(AnomalyDetector):
 
     def phases(self) -> list[Phase]:
         """Train the denoiser, then adapt the extractor."""
-        epochs = round(
-            per_category(self.adaptation_epochs, self.categories, "adaptation_epochs")[-1]
-        )
-        return [Phase("denoise"), *([Phase("adapt", epochs)] if epochs else [])]
+        denoise = Phase("denoise", self.common_setting("training_epochs", least=1))
+        epochs = self.common_setting("adaptation_epochs")
+        adapt = Phase("adapt", epochs, self.common_setting("adaptation_batch_size", least=1))
+        return [denoise, adapt] if epochs else [denoise]
 
     def trained(self) -> list[nn.Module]:
         """The denoiser, or the extractor."""
@@ -143,7 +152,8 @@ class DDAD(AnomalyDetector):
         """Make reconstructions of one half of the batch, guided to the other, look like it."""
         if self.training and len(image) < 2:
             raise ValueError(
-                "adaptation pairs images of a batch: data.batch_size must be 2 or more"
+                "adaptation pairs images of a batch: model.adaptation_batch_size or "
+                "data.batch_size must be 2 or more"
             )
         half = max(1, len(image) // 2)  # a lone image left over in validation pairs with itself
         target, start = image[:half], image[-half:]

@@ -1,5 +1,6 @@
 """A whole experiment goes on where it was stopped, and what it leaves suffices."""
 
+import json
 import os
 import re
 import signal
@@ -65,6 +66,42 @@ def test_averaged_weights_are_those_that_a_phase_ends_with(arguments, tmp_path, 
     ended_with = weights(tmp_path / "run/denoise.ckpt")["denoiser.unet.conv_in.weight"]
     torch.testing.assert_close(ended_with, average)
     assert not torch.allclose(ended_with, seen[-1])
+
+
+OWN = [
+    "--trainer.max_epochs=null",
+    "--model.training_epochs=2",
+    "--model.adaptation_epochs=3",
+    "--model.adaptation_batch_size=2",
+]
+
+
+def test_a_phase_has_epochs_and_batches_of_its_own(arguments, tmp_path, monkeypatch):
+    seen = []
+
+    def watch(self, outputs, batch, batch_idx):
+        seen.append((self.phase, self.current_epoch, len(batch["image"])))
+
+    monkeypatch.setattr(AnomalyDetector, "on_train_batch_end", watch)
+    main(arguments("whole", *OWN))
+    epochs = {("denoise", epoch, 4) for epoch in range(2)}
+    assert set(seen) == epochs | {("adapt", epoch, 2) for epoch in range(3)}
+    training = json.loads((tmp_path / "whole/training.json").read_text())
+    for name in ("denoise", "adapt"):
+        images = [size for phase, _, size in seen if phase == name]
+        assert training[f"{name}/images"] == sum(images)
+        assert training[f"{name}/steps"] == len(images)
+    with stopped_in_second_epoch("adapt"):
+        main(arguments("stopped", *OWN))
+    main(arguments("stopped", *OWN))
+    assert_same_weights(tmp_path / "whole/final.ckpt", tmp_path / "stopped/final.ckpt")
+
+
+@pytest.mark.parametrize(("option", "value"), [("max_epochs", 3), ("max_steps", 5)])
+def test_a_length_that_no_phase_would_follow_is_refused(arguments, tmp_path, option, value):
+    with pytest.raises(ValueError, match=rf"trainer.{option} would be ignored.*'denoise' 2"):
+        main(arguments("run", *OWN, f"--trainer.{option}={value}"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_killing_a_run_in_each_phase_loses_no_finished_phase(arguments, tmp_path):

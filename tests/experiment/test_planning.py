@@ -2,14 +2,19 @@
 
 import json
 import logging
+import math
 import re
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from data_modules import MTD
 from lightning_ad.callbacks import forecast
 from lightning_ad.cli import main
+from lightning_ad.detector.detector import Phase
 from lightning_ad.experiment import planning, probe
+from lightning_ad.experiment.planning import Planner
 from lightning_ad.experiment.run_folder import RunFolder
 from lightning_ad.experiment.time_budget import TimeLimit
 from tests.checkpoints import assert_same_weights, stopped_in_second_epoch
@@ -90,3 +95,17 @@ def test_an_interrupted_run_keeps_its_deadline_or_takes_a_new_one(
     first = next(r.message for r in caplog.records if r.name == forecast.__name__)
     assert first.startswith("denoise: epoch 2 of ")
     assert (tmp_path / "run/metrics.json").exists()
+
+
+@pytest.mark.parametrize("own", [None, 2])
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_steps_of_an_epoch_are_those_of_the_phases_own_batches(
+    arguments, tmp_path, own, accumulated
+):
+    data = MTD(str(write_mtd(tmp_path / "tiles", train=12)), batch_size=4, num_workers=0)
+    data.setup("fit")
+    data.train_batch_size = own or data.batch_size
+    trainer = SimpleNamespace(world_size=1, accumulate_grad_batches=accumulated)
+    planner = Planner(None, data, RunFolder(tmp_path), lambda phase: trainer)
+    steps = math.ceil(len(data.train_dataloader()) / accumulated)
+    assert planner._epoch(Phase("adapt", batch_size=own)) == steps

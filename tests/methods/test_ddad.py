@@ -1,5 +1,7 @@
 """DDAD against the authors' recorded numbers, and what every detector promises."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -170,11 +172,45 @@ def test_adaptation_epochs_of_the_category():
     assert [phase.epochs for phase in detector.phases()] == [None, 6]
 
 
-@pytest.mark.parametrize("setting", ["guidance", "adaptation_epochs"])
+def test_lengths_and_batches_of_the_category():
+    settings = {
+        "training_epochs": {"carpet": 2500, "grid": 2000},
+        "adaptation_epochs": {"carpet": 4, "grid": 6},
+        "adaptation_batch_size": {"carpet": 32, "grid": 16},
+    }
+    for categories, numbers in ((["grid"], (2000, 6, 16)), (["carpet", "grid"], (2250, 5, 24))):
+        detector = DDAD(tiny_denoiser(), tiny_pyramid(), **settings)
+        detector.match_categories(categories, "fit")
+        denoise, adapt = detector.phases()
+        assert (denoise.epochs, adapt.epochs, adapt.batch_size) == numbers
+        assert denoise.batch_size is None
+    with pytest.raises(ValueError, match=r"training_epochs has no entry for \['wood'\]"):
+        DDAD(tiny_denoiser(), tiny_pyramid(), **settings).match_categories(["grid", "wood"], "fit")
+
+
+@pytest.mark.parametrize("setting", ["training_epochs", "adaptation_batch_size"])
+def test_training_on_nothing_is_refused(setting):
+    data = SimpleNamespace(batch_size=4, training_records=lambda: range(9))
+    with pytest.raises(ValueError, match=f"model.{setting} must be at least 1, not 0"):
+        ddad(**{setting: 0}).check_data(data, "fit")
+
+
+@pytest.mark.parametrize("setting", ["guidance", "adaptation_epochs", "training_epochs"])
 def test_negative_settings_are_refused_before_training(setting):
     detector = DDAD(tiny_denoiser(), tiny_pyramid(), **{setting: -1})
     with pytest.raises(ValueError, match=f"model.{setting} must not be negative, got -1"):
         detector.match_categories(["carpet"], "fit")
+
+
+@pytest.mark.parametrize(
+    ("own", "configured", "key"), [(1, 8, "model.adaptation"), (None, 1, "data.")]
+)
+def test_adaptation_in_batches_of_one_is_refused_before_training(own, configured, key):
+    data = SimpleNamespace(batch_size=configured, training_records=lambda: range(9))
+    with pytest.raises(ValueError, match=f"{key}_?batch_size is 1 and 9 images"):
+        ddad(adaptation_batch_size=own).check_data(data, "fit")
+    data.batch_size = 1
+    ddad(adaptation_batch_size=2).check_data(data, "fit")
 
 
 def test_adaptation_of_a_single_image_is_refused():
