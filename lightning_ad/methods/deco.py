@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -57,11 +58,13 @@ class DeCoDiff(LatentDetector):
         cache_latents: encode the training images once instead of in every epoch.
         cached_views: how many views are then kept of an image that ``data.resize`` or
             ``data.augment`` varies, those of the first epochs: 8 are 1 % of the paper's 800 epochs,
-            and 256 KB an image of 256 px in Stable Diffusion's latents.
+            256 KB an image of 256 px in Stable Diffusion's latents, and 1 MB in TAEF2's.
         scoring: options of `AnomalyDetector`.
     """
 
     kept_once = ("autoencoder", "features")
+    rate_changes = "step"
+    """When the learning rate changes: at each step, or at each epoch."""
 
     def __init__(
         self,
@@ -129,7 +132,7 @@ class DeCoDiff(LatentDetector):
         """The network."""
         return [self.denoiser]
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """The learning rate rises and follows a cosine, step by step."""
         if self.trainer.estimated_stepping_batches == float("inf"):
             raise ValueError("the learning rate falls to the end: set trainer.max_epochs")
@@ -137,7 +140,7 @@ class DeCoDiff(LatentDetector):
         schedule = LambdaLR(optimizer, lambda step: self.share_of_rate(step))
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+            "lr_scheduler": {"scheduler": schedule, "interval": self.rate_changes},
         }
 
     def share_of_rate(self, step: int) -> float:

@@ -1,7 +1,6 @@
 """DeCo-Diff by the protocol of its authors' code: to compare with published tables, not for use."""
 
 import math
-from typing import Any
 
 from torch.optim import AdamW
 
@@ -23,6 +22,7 @@ class DeCoDiffAsPublished(DeCoDiff):
     image has 8 such crops; a tenth of the training images is held out.
     """
 
+    rate_changes = "epoch"
     warmup_epochs = 10
     horizon = 1.5
     """Epochs in which the cosine would end, relative to those that are trained."""
@@ -45,12 +45,6 @@ class DeCoDiffAsPublished(DeCoDiff):
             cached_views=cached_views,
         )
         self.protocol = "as published (class: given)"
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        """The learning rate changes from epoch to epoch."""
-        configured = super().configure_optimizers()
-        configured["lr_scheduler"]["interval"] = "epoch"
-        return configured
 
     def share_of_rate(self, epoch: int) -> float:
         """Share of the learning rate in an epoch: a rise from 0, then part of half a cosine."""
