@@ -1,5 +1,6 @@
 """The command ``lightning``: which word was typed, and an error in a few lines."""
 
+import io
 import logging
 import os
 import sys
@@ -58,6 +59,9 @@ def versions() -> str:
 
 def run(arguments: list[str]) -> None:
     """Run one command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for names that are not UTF-8
     word = arguments[0] if arguments else "--help"
     if word in ("--help", "-h", "--version"):
         sys.stdout.write((versions() if word == "--version" else usage()) + "\n")

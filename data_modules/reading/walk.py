@@ -72,6 +72,8 @@ def folders_below(folder: Path) -> Iterator[Path]:
         yield current
         inside = []
         for inner in folders_in(current):
+            if _is_written_by_us(inner):
+                continue
             if inner.is_symlink():
                 real = Path(os.path.realpath(inner))
                 if walked[0].is_relative_to(real) or any(_reaches(top, real) for top in walked):
@@ -119,6 +121,13 @@ def _suffix(name: str) -> str:
 
 def _is_own(name: str) -> bool:
     return not name.startswith(".") and name.casefold() not in SYSTEM_FOLDERS
+
+
+def _is_written_by_us(folder: Path) -> bool:
+    """Whether a folder holds the pictures of a run, which show images but are none."""
+    if folder.name.startswith("predictions"):
+        return any(folder.glob("predictions*.csv"))
+    return folder.name == "panels" and (folder.parent / "metrics.json").exists()
 
 
 def _reaches(top: Path, folder: Path) -> bool:

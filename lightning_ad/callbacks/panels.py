@@ -3,11 +3,11 @@
 import hashlib
 import logging
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -26,14 +26,15 @@ from lightning_ad.reports.drawing import (
     row_of,
     tiles_of,
 )
-from lightning_ad.reports.files import name_below, png_name
+from lightning_ad.reports.files import name_below
+from lightning_ad.reports.pictures import flat_name, write_picture
 
 log = logging.getLogger(__name__)
 
 
 def draw_lot(name: str) -> str:
     """Return a lot that is the same in every run, so that kinds of defects mix."""
-    return hashlib.sha256(name.encode()).hexdigest()
+    return hashlib.sha256(os.fsencode(name)).hexdigest()
 
 
 @dataclass
@@ -110,8 +111,11 @@ class Panels(Callback):
             kept.sort(key=lambda candidate: draw_lot(candidate.name))
             del kept[self.per_category :]
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Agree with the other processes on the images and the scales, draw, and log to W&B."""
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Agree with the other processes on the images and the scales, draw, and log to W&B.
+
+        The metrics are on the disk by then: `Evaluation` stands before this callback.
+        """
         data = data_module(trainer)
         own = [candidate for kept in self.kept.values() for candidate in kept]
         shares = of_all_processes((own, self.lowest, self.highest))
@@ -156,10 +160,8 @@ def _candidate(detection: Detection, batch: Any, index: int, name: str) -> Candi
 def _write(
     candidate: Candidate, folder: Path, category: str, scale: Scale, has_masks: bool
 ) -> Path:
-    name = png_name(PurePath(candidate.name.removeprefix(f"{category}/").replace("/", "_")))
-    file = folder / category / name
-    file.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(file), candidate.draw(scale, has_masks))
+    file = folder / category / flat_name(PurePath(candidate.name.removeprefix(f"{category}/")))
+    write_picture(file, candidate.draw(scale, has_masks))
     return file
 
 

@@ -7,16 +7,17 @@ import math
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
 
 from data_modules.problems import raise_any
+from data_modules.reading.store import make_folder
 from lightning_ad.detector.detector import AnomalyDetector, Detection
 from lightning_ad.detector.processes import data_module, of_all_processes
 from lightning_ad.reports.drawing import Scale, heat, photograph, reconstructed, row_of, tiles_of
-from lightning_ad.reports.files import harmless, name_below, png_name, write_csv
+from lightning_ad.reports.files import harmless, name_below, write_csv
+from lightning_ad.reports.pictures import picture_name, write_picture
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +76,11 @@ class Predictions(Callback):
             tiles = tiles_of(image, restored, heat(anomaly_map, scale))
             name = name_below(path, data_module(trainer).root)
             title = f"score {score:.4g}, {_verdict(anomalous, threshold)}:  {name.as_posix()}"
-            _write(folder / "panels" / png_name(name), row_of(tiles, title, scale))
-            _write(folder / "heatmaps" / png_name(name), heat(anomaly_map, scale))
+            write_picture(folder / "panels" / picture_name(name), row_of(tiles, title, scale))
+            write_picture(folder / "heatmaps" / picture_name(name), heat(anomaly_map, scale))
             if self.save_maps:
-                file = folder / "maps" / name.with_name(name.name + ".npy")
-                file.parent.mkdir(parents=True, exist_ok=True)
+                file = folder / "maps" / picture_name(name, ".npy")
+                make_folder(file.parent)
                 np.save(file, anomaly_map)
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -108,7 +109,7 @@ def _set_aside(folder: Path, paths: set[str]) -> None:
     table = folder / "predictions.csv"
     if not table.exists():
         return
-    with table.open(newline="", encoding="utf-8") as file:
+    with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         earlier = {row["path"] for row in csv.DictReader(file)}
     if not earlier <= {harmless(path) for path in paths}:
         names = (folder.with_name(f"predictions-{n}") for n in itertools.count(1))
@@ -137,8 +138,3 @@ def _verdict(anomalous: float, threshold: float) -> str:
     if math.isnan(anomalous):
         return "no threshold calibrated"
     return f"{'ANOMALOUS, above' if anomalous else 'normal, up to'} {threshold:.4g}"
-
-
-def _write(file: Path, picture: NDArray[np.uint8]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(file), picture)

@@ -84,6 +84,7 @@ def _paper(height: int, width: int) -> Pixels:
 def _text(line: str, width: int, bold: bool = False) -> Pixels:
     """Write a line into a strip, in smaller letters where it is too long."""
     strip = _paper(STRIP, width)
+    line = line.encode(errors="replace").decode()  # OpenCV crashes on what is not UTF-8
     thickness = 2 if bold else 1
     (length, _), _ = cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, 0.55, thickness)
     size = 0.55 * min(1.0, (width - 4) / max(length, 1))

@@ -43,15 +43,11 @@ def name_below(path: str, root: Path) -> PurePath:
     return absolute.relative_to(top if inside else absolute.anchor)
 
 
-def png_name(name: PurePath) -> PurePath:
-    """Return the name of a picture of an image; two images of one folder never share it."""
-    return name if name.suffix == ".png" else name.with_name(name.name + ".png")
-
-
 def write_whole(path: Path, text: str) -> None:
     """Write a text file entirely or not at all."""
     with written_whole(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        # Names of files need not be UTF-8.
+        partial.write_text(text, "utf-8", "surrogateescape", "\n")
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -198,3 +200,30 @@ def test_the_doctor_counts_masks(
     assert any(note["kind"] == "no masks" for note in content["notes"]) != masks
     assert main(["--data", "Folder", "--data.root", str(root)]) == 0
     assert f"clean; 3 defective images, {3 if masks else 0} masks" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("written", "mark"),
+    [
+        ("runs/x/predictions/heatmaps/a.png", "runs/x/predictions/predictions.csv"),
+        ("predictions-1/panels/a.png", "predictions-1/predictions-until-error-0.csv"),
+        ("runs/x/panels/nut/a.png", "runs/x/metrics.json"),
+    ],
+)
+def test_pictures_of_our_own_are_not_scored(tmp_path: Path, written: str, mark: str) -> None:
+    put(tmp_path, "a.png", "panels/own.png", written)
+    assert len(folder(tmp_path).predict_records()) == 3
+    (tmp_path / mark).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / mark).write_text("")
+    found = [record.image.name for record in folder(tmp_path).predict_records()]
+    assert found == ["a.png", "own.png"]
+
+
+@pytest.mark.parametrize("name", [b"K\xe4fer.png", b"\xff.png"])
+def test_names_of_files_need_not_be_utf_8(tmp_path: Path, name: bytes) -> None:
+    put(tmp_path, "train/1.png", "train/2.png", "test/good/3.png")
+    shutil.copy(tmp_path / "train/1.png", os.fsencode(tmp_path / "train") + b"/" + name)
+    data = folder(tmp_path)
+    data.setup("fit")
+    assert len(data.records_of("train")) == 3 and data.fingerprint_fields()["train"]
+    assert len(list(data.memory_dataloader())) == 1
