@@ -67,6 +67,12 @@ class VisA(AnomalyDataModule):
 
     def _record(self, row: dict[str, str]) -> Record:
         source = f"VisA: {self.root / SPLIT_FILE}"
+        for name, known in (("split", ("train", "test")), ("label", ("normal", "anomaly"))):
+            if row[name] and row[name] not in known:
+                raise DataError(
+                    f"{source} has the {name} '{row[name]}' in the row of {row['image']}; "
+                    f"expected {' or '.join(known)}"
+                )
         needed = COLUMNS[:4] if row["label"] == "normal" else COLUMNS
         lacking = [name for name in needed if not row[name]]
         if lacking:
@@ -74,12 +80,6 @@ class VisA(AnomalyDataModule):
                 f"{source} has no {', '.join(lacking)} in the row of "
                 f"{row['image'] or row['object']}; expected {', '.join(needed)}"
             )
-        for name, known in (("split", ("train", "test")), ("label", ("normal", "anomaly"))):
-            if row[name] not in known:
-                raise DataError(
-                    f"{source} has the {name} '{row[name]}' in the row of {row['image']}; "
-                    f"expected {' or '.join(known)}"
-                )
         image = file_below(self.root, row["image"], source)
         split: Split = "train" if row["split"] == "train" else "test"
         if row["label"] == "normal":

@@ -21,7 +21,7 @@ from benchmarks.pack.images import open_data
 from benchmarks.pack.problems import PackError
 from benchmarks.pack.weights import named_by
 from data_modules import MTD
-from data_modules.reading.images import load
+from data_modules.reading.images import Decoding
 from lightning_ad.networks import FeaturePyramid
 from tests import fakes
 from tests.shrunk import fit_ddad
@@ -91,6 +91,7 @@ def test_packed_data_are_the_data_at_the_size_in_use(packed: Path, trees: Path) 
         }
         here = open_data(name, ["bottle"], trees)
         assert len(there) == len(here.records())
+        decoding = Decoding(PX, here.mask_rule)
         for record in here.records():
             place = packed / "data" / name / record.image.relative_to(trees / name).with_suffix("")
             copy = there[place]
@@ -99,8 +100,8 @@ def test_packed_data_are_the_data_at_the_size_in_use(packed: Path, trees: Path) 
                 record.label,
                 record.defect,
             )
-            image, mask = load(record, PX, here.mask_rule)
-            packed_image, packed_mask = load(copy, PX, here.mask_rule)
+            image, mask = decoding(record)
+            packed_image, packed_mask = decoding(copy)
             assert cv2.imread(str(copy.image)).shape == (PX, PX, 3)
             assert np.abs(packed_image.astype(int) - image).mean() < 6
             assert np.array_equal(packed_mask, mask)

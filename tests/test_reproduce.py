@@ -1,6 +1,7 @@
 """The table of results: what is worth most first, each in its share, nothing lost."""
 
 import json
+import shutil
 
 import pytest
 
@@ -70,6 +71,18 @@ def test_a_method_that_fails_stops_no_other_and_is_tried_again(ran, tmp_path):
     assert status == 1
     assert len(told) == 1 and "texture" in told[0]
     assert ran("--methods", "d3ad") == (0, [])
+
+
+def test_numbers_of_other_recipes_are_never_taken(ran, tmp_path, monkeypatch):
+    assert len(ran("--methods", "d3ad", "--recipes", "cpu")[1]) == 1
+    assert len(ran("--methods", "d3ad", "--recipes", "gpu")[1]) == 1
+    assert len(ran("--methods", "d3ad", "--recipes", "cpu")[1]) == 0
+    shutil.copytree(study.RECIPES, tmp_path / "recipes")
+    monkeypatch.setattr(study, "RECIPES", tmp_path / "recipes")
+    recipe = tmp_path / "recipes/cpu/d3ad.yaml"
+    recipe.write_text(recipe.read_text().replace("base: 64", "base: 32"))
+    _, (told,) = ran("--methods", "d3ad", "--recipes", "cpu")
+    assert "--overwrite=True" in told
 
 
 def test_the_table_goes_between_its_lines_of_a_page(ran, tmp_path):

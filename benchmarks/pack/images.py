@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,6 @@ from benchmarks.pack.problems import PackError
 from data_modules import MTD, AnomalyDataModule, MVTecAD
 from data_modules.mtd import NAME_LIST
 from data_modules.problems import DataError
-from data_modules.reading.images import load
 from data_modules.records import Record
 
 SUFFIX = ".webp"  # two decibels better than JPEG of the same size, and read by OpenCV as well
@@ -36,8 +36,10 @@ def open_data(name: str, categories: list[str], root: Path | None) -> AnomalyDat
 def write(data: AnomalyDataModule, folder: Path, px: int) -> None:
     """Write every image of a data set at ``px`` pixels, and the masks of defective ones."""
 
+    decoding = replace(data.decoding, size=px)
+
     def shrink(record: Record) -> None:
-        image, mask = load(record, px, data.mask_rule)
+        image, mask = decoding(record)
         place = folder / record.image.relative_to(data.root)
         _save(place.with_suffix(SUFFIX), image[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
         if record.label and record.masks:

@@ -20,7 +20,7 @@ class Study:
     """Cells that were run, in a folder.
 
     Args:
-        output: the folder; what an earlier call left there is kept.
+        output: the folder; what an earlier call with the same recipes left there is kept.
         recipes: name of a folder of recipes: `cpu`, `gpu` or `toy`.
         roots: folder of each data set.
         page: a Markdown file to show the tables in, too, in place of those that it has.
@@ -30,33 +30,38 @@ class Study:
         self, output: Path, recipes: str, roots: Mapping[str, str], page: Path | None
     ) -> None:
         self.output, self.recipes, self.roots, self.page = output, recipes, roots, page
+        self.folder = output / recipes
         self.neighbours = {
             Part(*file.stem.split("-")): json.loads(file.read_text(encoding="utf-8"))
-            for file in sorted((output / "neighbours").glob("*.json"))
+            for file in sorted((self.folder / "neighbours").glob("*.json"))
         }
         self.found: dict[Cell, Found] = {}
-        for record in sorted((output / "records").glob("*.json")):
+        for record in sorted((self.folder / "records").glob("*.json")):
             kept = json.loads(record.read_text(encoding="utf-8"))
             method, part, seed = kept["cell"]
             self.found[Cell(method, Part(*part), seed)] = kept
 
     def is_done(self, cell: Cell) -> bool:
-        """Whether a cell has its numbers; one that failed is tried again."""
-        return "metrics" in self.found.get(cell, {})
+        """Whether a cell has its numbers, by today's recipe; one that failed is tried again."""
+        known = self.found.get(cell, {})
+        return "metrics" in known and known["recipe"] == self._recipe(cell).read_text()
 
     def run(self, cell: Cell, seconds: float) -> None:
         """Run a cell, or what an earlier call left of it, in so many seconds."""
         told = self._told(cell, seconds)
-        folder = self.output / "runs" / cell.name
+        folder = self.folder / "runs" / cell.name
+        again = "metrics" in self.found.get(cell, {})  # of another recipe
         own = [
             f"--data.root={self.roots[cell.part.data]}",
             f"--run_dir={folder}",
+            f"--overwrite={again}",
             "--trainer.logger=false",
             "--trainer.callbacks+=benchmarks.reproduce.utilisation.CountFlops",
         ]
         came = worker.run([*told, *own], folder)
         self.found[cell] = came | {
             "cell": cell,
+            "recipe": self._recipe(cell).read_text(),
             "command": f"lightning {shlex.join(told)} --data.root ...",
             "hardware": hardware(),
         }
@@ -64,7 +69,7 @@ class Study:
 
     def compare(self, part: Part) -> None:
         """Find out what the trivial neighbour scores on a part of the data."""
-        file = self.output / "neighbours" / f"{part.data}-{part.name}.json"
+        file = self.folder / "neighbours" / f"{part.data}-{part.name}.json"
         if part not in self.neighbours:
             self.neighbours[part] = trivial_neighbour(part, self.roots[part.data])
             _write(file, json.dumps(self.neighbours[part]))
@@ -80,14 +85,16 @@ class Study:
 
     def _told(self, cell: Cell, seconds: float) -> list[str]:
         """What `lightning` is told about a cell, but for what depends on the machine."""
-        recipe = RECIPES / self.recipes / f"{cell.method}.yaml"
-        told = ["fit", "--config", str(recipe), *cell.part.options]
+        told = ["fit", "--config", str(self._recipe(cell)), *cell.part.options]
         told += ["--seed_everything", str(cell.seed)] if cell.seed else []
         timed = cell.method not in WITHOUT_TRAINING
         return [*told, "--time", f"{max(1, round(seconds))}s"] if timed else told
 
+    def _recipe(self, cell: Cell) -> Path:
+        return RECIPES / self.recipes / f"{cell.method}.yaml"
+
     def _record(self, cell: Cell) -> Path:
-        return self.output / "records" / f"{cell.name}.json"
+        return self.folder / "records" / f"{cell.name}.json"
 
 
 def _inserted(text: str, page: Path) -> str:

@@ -44,7 +44,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         return
     path = path.resolve()
     partial = path.with_name(f"{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     _remove(partial)  # what a killed process left
     try:
         yield partial
@@ -59,12 +59,22 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, however many, unlike Path.mkdir, which recurses."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for inner in reversed(missing):
+        inner.mkdir(exist_ok=True)
+
+
 def write_once(path: Path, is_complete: Callable[[], bool], write: Callable[[Path], None]) -> None:
     """Have the first process to come `write` a file or a folder unless `path` is complete.
 
     Others wait. `write` gets the place that `written_whole` yields.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with FileLock(f"{path}.lock"):
         if not is_complete():
             if path.exists():
@@ -145,7 +155,7 @@ def _seal_of(array: NDArray[Any]) -> bytes:
 def require_room(folder: Path, n_bytes: int, what: str, advice: str) -> None:
     """Make a folder; raise DataError when that fails or its disk has less room than that."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise DataError(f"{what} cannot be kept in {folder}: {error}; {advice}") from error

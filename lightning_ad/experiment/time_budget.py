@@ -17,6 +17,10 @@ from typing import NamedTuple
 UNITS = {"h": 3600, "m": 60, "s": 1}
 DURATION = re.compile(r"(?=\d)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
+MOST_DRIFT = 1.25
+"""How much slower than measured a phase lets what follows seem: a machine that is busy for a moment
+would else end the phase for good."""
+
 
 class TimeLimit(NamedTuple):
     """How long a command may take."""
@@ -161,11 +165,11 @@ class Timetable:
     def revise(self, name: str, done: int, seconds: float) -> None:
         """Note what the steps of a running phase really take, and settle the lengths anew.
 
-        Later phases were measured in a few steps, too, and are taken to be off by as much; scoring
-        only if everything is slower than measured.
+        Later phases were measured in a few steps, too, and are taken to be off by as much, within
+        reason; scoring only if everything is slower than measured.
         """
         place = self._place(name)
-        drift = seconds / self.measured[place].seconds
+        drift = min(MOST_DRIFT, seconds / self.measured[place].seconds)
         self.phases[place] = replace(self.phases[place], done=done, seconds=seconds)
         self.phases[place + 1 :] = [
             replace(later, seconds=later.seconds * drift) for later in self.measured[place + 1 :]

@@ -186,6 +186,40 @@ def test_visa_rows_that_lack_something_are_named(tmp_path: Path, row: str, messa
         VisA(root=str(root), cache=False).setup("test")
 
 
+@pytest.mark.parametrize("outside", ["../secret.png", "/etc/secret.png", "a/../../secret.png"])
+@pytest.mark.parametrize("layout", ["VisA", "RealIAD", "MTD"])
+def test_lists_that_name_files_outside_of_the_root_are_refused(
+    tmp_path: Path, layout: str, outside: str
+) -> None:
+    write, data_set, _ = TREES[layout]
+    root = write(tmp_path / "tree")
+    data = data_set(root=str(root), **({"split": "published"} if layout == "MTD" else {}))
+    image = data.records_of("train")[0].image
+    lists = {
+        "VisA": root / "split_csv/1cls.csv",
+        "RealIAD": root / "realiad_jsons/realiad_jsons/audiojack.json",
+        "MTD": tmp_path / "mtd_train_filenames.txt",
+    }
+    text = lists[layout].read_text()
+    start = text.index(image.name)
+    start = max(text.rfind(mark, 0, start) for mark in ',"\n') + 1 if layout != "MTD" else start
+    end = text.index(image.name) + len(image.name)
+    lists[layout].write_text(text[:start] + outside + text[end:])
+    with pytest.raises(DataError, match=r"secret\.png', which is not below"):
+        data_set(root=str(root), **({"split": "published"} if layout == "MTD" else {})).records()
+
+
+@pytest.mark.parametrize(("column", "value"), [("split", "tset"), ("label", "Normal")])
+def test_visa_rows_of_unknown_words_are_named(tmp_path: Path, column: str, value: str) -> None:
+    root = fakes.write_visa_raw(tmp_path)
+    old = {"split": "candle,train,", "label": "train,normal"}[column]
+    file = root / "split_csv/1cls.csv"
+    new = {"split": f"candle,{value},", "label": f"train,{value}"}[column]
+    file.write_text(file.read_text().replace(old, new, 1))
+    with pytest.raises(DataError, match=rf"the {column} '{value}' in the row of candle"):
+        VisA(root=str(root)).records()
+
+
 def test_visas_split_file_may_have_been_saved_by_a_spreadsheet(tmp_path: Path) -> None:
     root = fakes.write_visa_raw(tmp_path)
     expected = VisA(root=str(root)).records()
