@@ -75,7 +75,8 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     if 0 < epochs[0] < epochs[1]:
         lines = [line for line in lines if not line.startswith("trainer.max_epochs: ")]
     if old["files"] != new["files"]:
-        lines.append(f"the training images: those in {new['root']} are not those in {old['root']}")
+        before = "" if old["root"] == new["root"] else f", from {old['root']}"
+        lines.append(f"the training images in {new['root']} are others than those before{before}")
     return lines
 
 
