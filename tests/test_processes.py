@@ -16,6 +16,7 @@ from tests.shrunk import EXPERIMENTS, QUIET, REPOSITORY, fit_ddad, fit_method
 pytestmark = pytest.mark.whole
 
 TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+ALONE = "--data.eval_batch_size=1"  # in batches of other sizes the same image rounds otherwise
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
@@ -28,7 +29,7 @@ def two(tmp_path_factory, autoencoder):
     for method in EXPERIMENTS:
         run = folder / method
         commands += [
-            [*fit_method(method, folder, run, autoencoder), *TWO],
+            [*fit_method(method, folder, run, autoencoder, ALONE), *TWO],
             ["predict", f"--ckpt_path={run / 'final.ckpt'}", f"--run_dir={run / 'two'}", *QUIET,
              *TWO],
         ]  # fmt: skip
@@ -85,7 +86,7 @@ def test_calibration_does_not_depend_on_the_number_of_processes(two, tmp_path, a
     run.mkdir()
     for phase in ("denoise", "adapt"):
         (run / f"{phase}.ckpt").write_bytes((two / f"DDAD/{phase}.ckpt").read_bytes())
-    main(fit_method("DDAD", two, run, autoencoder))
+    main(fit_method("DDAD", two, run, autoencoder, ALONE))
     alone = torch.load(run / "final.ckpt", weights_only=True)["state_dict"]
     calibrated = [name for name in alone if name.startswith("calibration.")]
     assert calibrated
