@@ -21,6 +21,8 @@ from tests.checkpoints import assert_same_weights, stopped_in_second_epoch
 from tests.fakes import write_mtd
 from tests.shrunk import fit_ddad
 
+pytestmark = pytest.mark.whole
+
 NEVER, ALWAYS = 10**9, 0
 
 
