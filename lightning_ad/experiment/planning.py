@@ -130,6 +130,8 @@ def require_enough(plan: Timetable, began: float) -> None:
     now = time.time()
     if plan.deadline is None or of_all_processes(now + plan.least <= plan.deadline)[0]:
         return
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        raise SystemExit(1)  # the first process says why
     raise SystemExit(
         f"{spoken(plan.deadline - now)} are left, too short for one epoch of each phase, "
         f"calibration and test, which take {spoken(plan.least)} here: "
