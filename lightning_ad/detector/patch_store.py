@@ -62,7 +62,7 @@ class PatchStore(Dataset[dict[str, Any]]):
             ADVICE,
         )
         self._per_item, self._seed = per_item, datamodule.seed
-        self._items = STEPS * datamodule.batch_size * datamodule.trainer.world_size
+        self._items = STEPS * datamodule.train_batch_size * datamodule.trainer.world_size
         numbers = {category: number for number, category in enumerate(datamodule.categories)}
         self._categories = [numbers[record.category] for record in self._images.records]
         del self._detector, self._datamodule
