@@ -102,7 +102,9 @@ def test_losses_of_both_phases_and_of_the_held_out_images_are_in_the_run(tracked
 def test_panels_are_in_the_run(tracked):
     run, found = tracked
     history = updates(found, "history")
-    assert history["panels/mtd/_type"] == "images/separated" and history["panels/mtd/count"] == 8
+    tested = len((run / "scores.csv").read_text().splitlines()) - 1  # all of few are shown
+    assert history["panels/mtd/_type"] == "images/separated"
+    assert history["panels/mtd/count"] == tested > 5
     (folder,) = (run / "wandb").glob("offline-run-*/files")
     assert all((folder / name).is_file() for name in history["panels/mtd/filenames"])
 
