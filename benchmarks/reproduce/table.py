@@ -93,7 +93,8 @@ def _costs(found: dict[Cell, Found]) -> str:
 
 def _cost(content: Found) -> list[str]:
     metrics = content["metrics"]
-    share = content["flops"] / content["matrix_rate"] if "flops" in content else None
+    like = content.get("matrix_precision", "32-true") == content["precision"]
+    share = content["flops"] / content["matrix_rate"] if "flops" in content and like else None
     return [
         f"{content['trained_images']:,}",
         f"{content['trained_seconds'] / 60:.1f}",

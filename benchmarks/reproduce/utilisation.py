@@ -50,21 +50,26 @@ class ChannelsLast(Callback):
         pl_module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def utilisation(run: Path, training: dict[str, float]) -> dict[str, float]:
-    """FLOPs a second of a run's training, and those of a matrix product; nothing if not counted."""
+def utilisation(run: Path, training: dict[str, float], precision: str) -> dict[str, Any]:
+    """FLOPs a second of a run's training, and those of a matrix product in its precision.
+
+    Nothing if the run's were not counted.
+    """
     file = run / FILE
     flops = json.loads(file.read_text()) if file.exists() else {}
     seconds = sum(training[f"{phase}/seconds"] for phase in flops if f"{phase}/seconds" in training)
     if not seconds:
         return {}
     done = sum(flops[phase] * training[f"{phase}/images"] for phase in flops)
-    return {"flops": done / seconds, "matrix_rate": matrix_rate()}
+    rate = {"matrix_rate": matrix_rate(precision), "matrix_precision": precision}
+    return {"flops": done / seconds, **rate}
 
 
-def matrix_rate() -> float:
-    """FLOPs a second of the device's best product of two large matrices: bfloat16 on a GPU."""
+def matrix_rate(precision: str) -> float:
+    """FLOPs a second of the device's product of two large matrices in a Trainer's precision."""
     cuda = torch.cuda.is_available()
-    side, dtype = (8192, torch.bfloat16) if cuda else (1024, torch.float32)
+    side = 8192 if cuda else 1024
+    dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
     a, b = torch.rand(2, side, side, device="cuda" if cuda else "cpu", dtype=dtype)
     taken = []
     for _ in range(6):

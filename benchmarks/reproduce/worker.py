@@ -70,7 +70,7 @@ def _found(folder: Path) -> dict[str, Any]:
         found[f"trained_{name}"] = sum(v for k, v in training.items() if k.endswith(f"/{name}"))
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     found["precision"] = config["trainer"]["precision"] or "32-true"
-    return found | {"memory": _memory(), **utilisation(folder, training)}
+    return found | {"memory": _memory(), **utilisation(folder, training, found["precision"])}
 
 
 def _read(file: Path) -> dict[str, Any]:
