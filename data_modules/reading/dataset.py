@@ -148,3 +148,8 @@ def as_tensor(pixels: Pixels) -> Tensor:
     """Pixels (H, W, 3) as an image (3, H, W) in [-1, 1]."""
     scaled = pixels.astype(np.float32).transpose(2, 0, 1) / 127.5 - 1
     return torch.from_numpy(np.ascontiguousarray(scaled))
+
+
+def as_pixels(image: Tensor) -> Pixels:
+    """An image (3, H, W) in [-1, 1], on the CPU, as 8-bit pixels (H, W, 3): undoes `as_tensor`."""
+    return ((image.permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from data_modules.catalogue import identities
 from data_modules.defects import paste_defect
+from data_modules.reading.dataset import as_pixels, as_tensor
 from lightning_ad.metrics.detection import DetectionMetrics
 from lightning_ad.reports.files import write_json
 
@@ -90,7 +91,5 @@ def with_defects(batch: Any, categories: list[str], names: Mapping[str, str]) ->
 
 def _paste(image: Tensor, category: str, seed: int) -> tuple[Tensor, Tensor]:
     """A defective copy of an image (3, H, W) in [-1, 1] and its mask (1, H, W)."""
-    pixels = ((image.permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
-    defective, mask = paste_defect(pixels, category, np.random.default_rng(seed))
-    scaled = torch.from_numpy(defective.astype(np.float32)).permute(2, 0, 1) / 127.5 - 1
-    return scaled, torch.from_numpy(mask)[None]
+    defective, mask = paste_defect(as_pixels(image), category, np.random.default_rng(seed))
+    return as_tensor(defective), torch.from_numpy(mask)[None]

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from data_modules.reading.dataset import as_pixels, as_tensor
 from data_modules.textured_defects import TexturedDefects
 from lightning_ad.detector.detector import AnomalyDetector, Phase
 from lightning_ad.maths.losses import focal_loss, ssim_loss
@@ -106,10 +106,11 @@ class DRAEM(AnomalyDetector):
         """A normal image (3, H, W) in [-1, 1], its copy with a defect, and the mask (1, H, W)."""
         if self._defects is None:
             self._defects = TexturedDefects(self.textures)
-        pixels = ((image.permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
-        pasted = self._defects(pixels, self.categories[category], np.random.default_rng(seed))
+        pasted = self._defects(
+            as_pixels(image), self.categories[category], np.random.default_rng(seed)
+        )
         mask = torch.from_numpy(pasted.mask)[None]
-        return _as_tensor(pasted.normal), _as_tensor(pasted.defective), mask
+        return as_tensor(pasted.normal), as_tensor(pasted.defective), mask
 
     def paired_loss(self, normal: Tensor, defective: Tensor, mask: Tensor) -> Tensor:
         """L2 + SSIM + focal loss (eq. 2 and 5) of images (B, 3, H, W) and their defective copies.
@@ -143,8 +144,3 @@ class DRAEM(AnomalyDetector):
 
 def _from_0_to_1(image: Tensor) -> Tensor:
     return (image + 1) / 2
-
-
-def _as_tensor(pixels: NDArray[np.uint8]) -> Tensor:
-    """Pixels (H, W, 3) as an image (3, H, W) in [-1, 1]."""
-    return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 127.5 - 1
