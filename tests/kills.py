@@ -6,19 +6,22 @@ Toy-sized DDAD, D3AD and DeCo-Diff, each with 0 and 2 data workers, first run un
 are killed (SIGKILL, all of their processes) at a random moment between start and end, and started
 again until they finish. Weights, calibration, metrics and scores must equal those of the
 undisturbed run bit for bit. With ``--tmpdir`` on another file system than ``--folder`` nothing can
-be renamed from there. Prints a line per kill; the exit status says whether all came out equal.
+be renamed from there. Prints a line per kill; the exit status says whether all came out equal. The
+same call again goes on where it was stopped.
 """
 
 import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -28,7 +31,7 @@ from tests.fakes import write_mtd
 from tests.shrunk import REPOSITORY, fit_method
 
 METHODS = ("DDAD", "D3AD", "DeCoDiff")
-WORKERS = (0, 2)
+PAIRS = [(method, workers) for method in METHODS for workers in (0, 2)]
 FLEETING = ("images_per_second", "milliseconds_per_image")
 
 
@@ -107,41 +110,67 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def main() -> int:
-    """Kill, start again, compare."""
+def arguments_of_the_command_line() -> argparse.Namespace:
+    """What is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--tmpdir", help="TMPDIR of the runs")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def undisturbed(folder: Path, environment: dict[str, str]) -> dict[str, float]:
+    """Run each pair once to its end; the seconds by the name of its run, kept in the folder."""
+    kept = folder / "seconds.json"
+    if not kept.exists():
+        write_mtd(folder / "mtd")
+        seconds = {}
+        for method, workers in PAIRS:
+            name = f"{method}-{workers}"
+            arguments = command(folder, method, workers, folder / name)
+            seconds[name] = finish(arguments, environment, folder / "log")
+        kept.write_text(json.dumps(seconds))
+    return dict(json.loads(kept.read_text()))
+
+
+def kill_and_compare(
+    folder: Path, number: int, share: float, seconds: dict[str, float], environment: dict[str, str]
+) -> dict[str, Any]:
+    """Kill a run at a share of its time, start it again; where it was and what differs."""
+    method, workers = PAIRS[number % len(PAIRS)]
+    name, run = f"{method}-{workers}", folder / f"killed-{number}"
+    arguments, after = command(folder, method, workers, run), share * seconds[name]
+    killed = kill(arguments, environment, after, folder / "log")
+    reached = moment(run) if killed else "after its end"
+    finish(arguments, environment, folder / "log")
+    found = differences(run, folder / name)
+    return {"run": name, "seconds": round(after, 1), "moment": reached, "differs": found}
+
+
+def main() -> int:
+    """Kill, start again, compare; what an interrupted call has found is kept."""
+    options = arguments_of_the_command_line()
     folder = options.folder.absolute()
-    generator = random.Random(options.seed)
+    folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     if options.tmpdir:
         environment["TMPDIR"] = options.tmpdir
-    write_mtd(folder / "mtd")
-    pairs = [(method, workers) for method in METHODS for workers in WORKERS]
-    durations = {
-        pair: finish(
-            command(folder, *pair, folder / "{}-{}".format(*pair)), environment, folder / "log"
-        )
-        for pair in pairs
-    }
-    broken, moments = 0, Counter[str]()
+    seconds = undisturbed(folder, environment)
+    generator, kept = random.Random(options.seed), folder / "kills.jsonl"
+    found = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     for number in range(options.kills):
-        method, workers = pair = pairs[number % len(pairs)]
-        run = folder / f"killed-{number}"
-        arguments = command(folder, method, workers, run)
-        after = generator.uniform(0, durations[pair])
-        if kill(arguments, environment, after, folder / "log"):
-            moments[moment(run)] += 1
-        finish(arguments, environment, folder / "log")
-        found = differences(run, folder / f"{method}-{workers}")
-        broken += bool(found)
-        state = f"DIFFERS in {', '.join(found[:3])}" if found else "equal"
-        say(f"{number + 1}: {method}, {workers} workers, after {after:.1f} s: {state}")
-    say(f"{options.kills} kills, {broken} ended differently; moments: {dict(moments)}")
+        share = generator.random()
+        if number < len(found):
+            continue
+        shutil.rmtree(folder / f"killed-{number}", ignore_errors=True)
+        found.append(kill_and_compare(folder, number, share, seconds, environment))
+        with kept.open("a") as file:
+            file.write(json.dumps(found[-1]) + "\n")
+        say(f"{number + 1}: {found[-1]}")
+    broken = sum(bool(kill["differs"]) for kill in found)
+    moments = dict(Counter(kill["moment"] for kill in found))
+    say(f"{len(found)} kills, {broken} ended differently; moments: {moments}")
     return int(broken > 0)
 
 
