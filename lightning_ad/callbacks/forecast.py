@@ -49,16 +49,12 @@ class Forecast(Callback):
         self.marks: list[tuple[float, int]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Set the phase's length before the optimizer's schedule asks for it.
-
-        In epochs alone: told a number of steps, Lightning would begin a resumed run with an empty
-        epoch.
-        """
+        """Set the phase's length before the optimizer's schedule asks for it."""
         if stage == "fit":
-            self._settle(trainer, in_steps=False)
+            self._settle(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the length in steps, and start the clock."""
+        """Set the length anew, and start the clock."""
         self._settle(trainer)
         self.marks = []
         self.seen = trainer.global_step
@@ -87,12 +83,11 @@ class Forecast(Callback):
         since, first = [mark for mark in self.marks[:-1] if mark[0] <= half][-1]
         return (now - since) / (step - first)
 
-    def _settle(self, trainer: Trainer, in_steps: bool = True) -> int:
+    def _settle(self, trainer: Trainer) -> int:
         """Give the Trainer the first process's limits; steps until the clock is looked at again."""
         limits, wait = trainer.strategy.broadcast((self.plan.limits(self.phase), self._wait()))
         if limits is not None:
-            length, trainer.fit_loop.max_epochs = limits
-            trainer.fit_loop.epoch_loop.max_steps = length if in_steps else -1
+            trainer.fit_loop.epoch_loop.max_steps, trainer.fit_loop.max_epochs = limits
         return wait
 
     def _wait(self) -> int:

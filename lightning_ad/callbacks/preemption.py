@@ -10,6 +10,7 @@ import os
 import signal
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
@@ -87,3 +88,25 @@ class FirstCheckpoint(Callback):
         """Write it, unless this phase goes on from one."""
         if trainer.ckpt_path is None:
             trainer.save_checkpoint(self.path, weights_only=False)
+
+
+class WholeEpochs(Callback):
+    """Goes on after the epoch that a checkpoint was written at, whatever ends the phase.
+
+    Told a number of steps, Lightning takes that epoch for unfinished and begins with an empty one,
+    after which every epoch draws its images in the next one's order. So it is told after it began.
+    """
+
+    max_steps = -1
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Hide the number of steps, once optimizers and schedules know it."""
+        self.max_steps = trainer.max_steps
+        trainer.fit_loop.epoch_loop.max_steps = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set it again."""
+        if trainer.ckpt_path is not None:
+            trainer.fit_loop.epoch_loop.max_steps = self.max_steps

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 
 from lightning_ad.callbacks.forecast import EpochLines, Progress
-from lightning_ad.callbacks.preemption import EndOnSignals, FirstCheckpoint
+from lightning_ad.callbacks.preemption import EndOnSignals, FirstCheckpoint, WholeEpochs
 from lightning_ad.callbacks.training_record import TrainingRecord
 from lightning_ad.callbacks.training_seed import TrainingSeed
 from lightning_ad.detector.detector import LOSSES, AnomalyDetector, Phase
@@ -53,7 +53,7 @@ class Trainers:
             return trainer
         callbacks = [callback for callback in callbacks if not _rests(callback, purpose)]
         callbacks += [LastEpoch(self.run.unfinished(purpose)), TrainingSeed(self.seed)]
-        callbacks += [TrainingRecord()]
+        callbacks += [TrainingRecord(), WholeEpochs()]
         callbacks += [FirstCheckpoint(self.run.unfinished(purpose))]
         if purpose.epochs is not None:
             options |= {"max_epochs": purpose.epochs, "max_steps": -1}

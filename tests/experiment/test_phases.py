@@ -97,6 +97,25 @@ def test_a_phase_has_epochs_and_batches_of_its_own(arguments, tmp_path, monkeypa
     assert_same_weights(tmp_path / "whole/final.ckpt", tmp_path / "stopped/final.ckpt")
 
 
+@pytest.mark.parametrize("steps", [7, 8])
+@pytest.mark.parametrize("epochs", [-1, 9])
+def test_a_stopped_run_of_so_many_steps_ends_like_a_whole_one(tmp_path, steps, epochs):
+    root = write_mtd(tmp_path / "mtd", train=12)  # two steps an epoch
+    options = [f"--trainer.max_steps={steps}", f"--trainer.max_epochs={epochs}"]
+
+    def run(name):
+        main(fit_ddad(root, tmp_path / name, tmp_path / "cache", *options))
+
+    run("whole")
+    with stopped_in_second_epoch("denoise"):
+        run("stopped")
+    run("stopped")
+    assert_same_weights(tmp_path / "whole/final.ckpt", tmp_path / "stopped/final.ckpt")
+    for name in ("whole", "stopped"):
+        training = json.loads((tmp_path / name / "training.json").read_text())
+        assert training["denoise/steps"] == steps
+
+
 @pytest.mark.parametrize(("option", "value"), [("max_epochs", 3), ("max_steps", 5)])
 def test_a_length_that_no_phase_would_follow_is_refused(arguments, tmp_path, option, value):
     with pytest.raises(ValueError, match=rf"trainer.{option} would be ignored.*'denoise' 2"):
