@@ -115,6 +115,8 @@ class RankingMetric(Metric):
     higher_is_better = True
     shift: Tensor
     tables: list[Tensor]
+    counted: Tensor
+    """What `compute` was last computed of, of all processes, for `points`."""
 
     def __init__(self, max_bins: int | None) -> None:
         super().__init__()

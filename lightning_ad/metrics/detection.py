@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_ad.metrics.counts import require_finite
+from lightning_ad.metrics import points
+from lightning_ad.metrics.counts import DEFECTIVE, NORMAL, require_finite
 from lightning_ad.metrics.image import ImageMetrics
 from lightning_ad.metrics.pixel import PixelMetrics
 
@@ -90,6 +91,31 @@ class DetectionMetrics(nn.Module):
             column = [results[f"{category}/{name}"] for category in self.categories]
             results[f"mean/{name}"] = float(torch.tensor(column, dtype=torch.double).nanmean())
         return results
+
+    def curves(self) -> dict[str, dict[str, list[list[float]]]]:
+        """Points [x, y] of each category's curves, of what the last `compute` counted.
+
+        `image_roc`, `image_pr`, and with masks `pixel_roc`, `pixel_pr` and `pro`, which ends at the
+        false-positive rate of the AUPRO; see `points`.
+        """
+        found = {}
+        for index, category in enumerate(self.categories):
+            curves = _curves("image", self.image[index].counted)
+            if self.pixel:
+                pixel = self.pixel[index]
+                curves |= _curves("pixel", pixel.counted)
+                _, normal, _, overlap = pixel.counted.unbind(1)
+                curves["pro"] = points.pro(normal, overlap, pixel.fpr_limit)
+            found[category] = {name: points.thinned(curve) for name, curve in curves.items()}
+        return found
+
+
+def _curves(level: str, table: Tensor) -> dict[str, Tensor]:
+    normal, defective = table[:, NORMAL], table[:, DEFECTIVE]
+    return {
+        f"{level}_roc": points.roc(normal, defective),
+        f"{level}_pr": points.precision_recall(normal, defective),
+    }
 
 
 def warn_undefined(names: Sequence[str]) -> None:

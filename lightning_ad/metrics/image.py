@@ -35,4 +35,5 @@ class ImageMetrics(RankingMetric):
 
     def compute(self) -> dict[str, float]:
         """Return image_auroc, image_auprc and image_f1max, NaN where undefined."""
-        return image_metrics(self.merged())
+        self.counted = self.merged()
+        return image_metrics(self.counted)

@@ -41,4 +41,5 @@ class PixelMetrics(RankingMetric):
 
     def compute(self) -> dict[str, float]:
         """Return pixel_auroc, pixel_auprc, pixel_f1max and pixel_aupro, NaN where undefined."""
-        return pixel_metrics(self.final(), self.fpr_limit)
+        self.counted = self.final()
+        return pixel_metrics(self.counted, self.fpr_limit)
