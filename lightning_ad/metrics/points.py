@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 POINTS = 300
-"""Of a curve as it is drawn: neighbours of a fine curve are about 2 / 300 apart, sideways plus up."""
+"""Of a curve as it is drawn: neighbours are about 2 / 300 apart, sideways and up together."""
 
 
 def roc(normal: Tensor, defective: Tensor) -> Tensor:

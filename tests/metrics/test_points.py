@@ -75,5 +75,5 @@ def test_a_test_gives_the_curves_of_each_category():
         assert np.trapezoid(y, x) == pytest.approx(results[f"{name}/pixel_auroc"], abs=1e-9)
     chosen = (category == 0).numpy()
     x, y = np.array(curves["a"]["pro"]).T
-    slow = slow_aupro(maps[chosen, 0].numpy(), mask[chosen, 0].numpy(), 0.3)
+    slow = slow_aupro(maps[chosen, 0].numpy(), mask[chosen, 0].numpy().astype(bool), 0.3)
     assert np.trapezoid(y, x) / 0.3 == pytest.approx(slow, abs=1e-6)
