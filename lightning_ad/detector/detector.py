@@ -109,6 +109,8 @@ class AnomalyDetector(LightningModule, ABC):
         self.false_alarm_rate = false_alarm_rate
         self.standardize, self.top_share = standardize, top_share
         self.categories: list[str] = []
+        self.choices: dict[str, tuple[float, ...]] = {}
+        """Values of settings of which calibration chooses one for each category."""
         self.calibration = Calibration()
         self.trained_with: dict[str, Any] | None = None
         """What its checkpoints carry about settings and data, see `lightning_ad.experiment`."""
@@ -292,6 +294,12 @@ class AnomalyDetector(LightningModule, ABC):
         """A setting in `by_category`, as a number (B,) for each image of the categories (B,)."""
         values = per_category(getattr(self, name), self.categories, name)
         return torch.tensor(values, device=category.device)[category]
+
+    def chosen(self, name: str, category: Tensor) -> Tensor:
+        """A setting (B,) in `choices` as chosen for the categories (B,); before, its own value."""
+        if name in self.calibration:
+            return self.calibration.of(name, category)
+        return torch.full(category.shape, getattr(self, name), device=category.device)
 
     def common_setting(self, name: str, least: int = 0) -> int | None:
         """A setting in `by_category` for all categories together: the mean, rounded.

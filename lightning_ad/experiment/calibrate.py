@@ -7,7 +7,6 @@ checkpoint, so that one image can be scored alone, anywhere, with the same resul
 no part.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.normals import learn_normals
 from lightning_ad.detector.processes import Rows, gather, of_all_processes
 from lightning_ad.detector.thresholds import keep_scores, warn_of_few
+from lightning_ad.experiment.choose import Observe, choose
 
 
 def calibrate(detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDataModule) -> None:
@@ -34,6 +34,9 @@ def calibrate(detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDa
         _Pass(detector, memory.observe).run(trainer, datamodule.memory_dataloader())
         memory.finish()
     detector.calibration.cpu()
+    if detector.choices:
+        held_out = datamodule.val_dataloader()
+        choose(detector, datamodule, lambda observe: _Pass(detector, observe).run(trainer, held_out))
     compared = _compare(detector, trainer, datamodule.val_dataloader())
     if not sum(of_all_processes(len(compared))):
         raise RuntimeError("no held-out normal images to calibrate on: raise data.val_fraction")
@@ -49,9 +52,7 @@ def calibrate(detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDa
 class _Pass(LightningModule):
     """One pass of ``observe(image, category, path)`` over a loader, inside a Trainer."""
 
-    def __init__(
-        self, detector: AnomalyDetector, observe: Callable[[Tensor, Tensor, list[str]], None]
-    ) -> None:
+    def __init__(self, detector: AnomalyDetector, observe: Observe) -> None:
         super().__init__()
         self.detector, self.observe = detector, observe
 

@@ -22,6 +22,7 @@ from data_modules.records import Record
 from lightning_ad.callbacks import Evaluation
 from lightning_ad.detector.detector import AnomalyDetector, Phase
 from lightning_ad.experiment.calibrate import calibrate
+from lightning_ad.experiment.choose import passes
 from lightning_ad.experiment.trainers import Trainers
 
 ENOUGH = 1.5
@@ -70,7 +71,8 @@ def probe_scoring(trial: AnomalyDetector, data: AnomalyDataModule, trainers: Tra
             tester = trainers.trial([clock, _Counted()], limit_test_batches=3)
             tester.test(trial, datamodule=few, verbose=False)
     once = time.monotonic() - start
-    rest = len(held_out) + len(tested) - len(chosen) - clock.images * trainer.world_size
+    rest = (1 + passes(trial)) * (len(held_out) - len(chosen))
+    rest += len(tested) - clock.images * trainer.world_size
     return TAIL + once + max(0, rest) / trainer.world_size * clock.seconds
 
 

@@ -43,7 +43,8 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
         components: K, principal components kept.
         scored_level: sigma of the one call that scores. At 1 a patch counts by what is likely
             around it; at 4 by what is usual at its place, which localises better where parts lie
-            alike and worse where they don't.
+            alike and worse where they don't. Of several, calibration chooses for each category,
+            see `lightning_ad.experiment.choose`.
         levels: smallest and largest sigma that training draws from, uniformly in the logarithm.
         patches_per_image: patches of each image of a batch.
         warmup: steps over which the learning rate rises; it falls to 0 over the second half.
@@ -57,7 +58,7 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
         features: nn.Module,
         denoiser: nn.Module,
         components: int = 256,
-        scored_level: float = 1.0,
+        scored_level: float | tuple[float, ...] = (1.0, 4.0),
         levels: tuple[float, float] = (0.3, 5.0),
         patches_per_image: int = 64,
         warmup: int = 100,
@@ -71,9 +72,11 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
         if not 0 < levels[0] <= levels[1]:
             raise ValueError(f"model.levels must rise from above 0, not {list(levels)}")
         self.denoiser: Any = denoiser
-        if scored_level <= 0:
+        scored = scored_level if isinstance(scored_level, tuple) else (scored_level,)
+        if not scored or min(scored) <= 0:
             raise ValueError(f"model.scored_level must be above 0, not {scored_level}")
-        self.scored_level = scored_level
+        self.choices = {"scored_level": scored} if len(scored) > 1 else {}
+        self.scored_level = scored[0]
         self.levels, self.patches_per_image = levels, patches_per_image
         self.warmup, self.optimizer = warmup, optimizer
         if denoiser.components != components:
@@ -181,7 +184,7 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
         x = points.flatten(2).transpose(1, 2)
         self.require_grid(points, self.denoiser.grid**2)
         network, place = self.in_precision(self.denoiser), self._places(x)
-        sigma = x.new_full((len(x), 1, 1), self.scored_level)
+        sigma = self.chosen("scored_level", category).view(-1, 1, 1)
         denoised = denoise(lambda y, level: network(y, level, place, category).float(), x, sigma)
         return (denoised - x).norm(dim=2).view(-1, *points.shape[2:])
 
