@@ -7,7 +7,8 @@ are killed (SIGKILL, all of their processes) at a random moment between start an
 again until they finish. Weights, calibration, metrics and scores must equal those of the
 undisturbed run bit for bit. With ``--tmpdir`` on another file system than ``--folder`` nothing can
 be renamed from there. Prints a line per kill; the exit status says whether all came out equal. The
-same call again goes on where it was stopped.
+same call again goes on where it was stopped. Runs are forked from here with everything imported:
+seconds of that, in which nothing can be lost, would take most of the kills.
 """
 
 import argparse
@@ -16,8 +17,8 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -26,11 +27,14 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 
+import lightning_ad.commands.experiment_cli  # noqa: F401
+from lightning_ad.cli import main
+from lightning_ad.methods import D3AD, DDAD, DeCoDiff
 from tests.checkpoints import weights
 from tests.fakes import write_mtd
-from tests.shrunk import REPOSITORY, fit_method
+from tests.shrunk import fit_method
 
-METHODS = ("DDAD", "D3AD", "DeCoDiff")
+METHODS = [method.__name__ for method in (DDAD, D3AD, DeCoDiff)]
 PAIRS = [(method, workers) for method in METHODS for workers in (0, 2)]
 FLEETING = ("images_per_second", "milliseconds_per_image")
 
@@ -55,30 +59,48 @@ def command(folder: Path, method: str, workers: int, run: Path) -> list[str]:
     arguments = [a for a in arguments if a != "--data.num_workers=0" or not workers]
     # Each run decodes and encodes for itself, so that these are interrupted, too.
     cache = f"--data.cache_dir={run.with_name(run.name + '-cache')}"
-    return [sys.executable, "-m", "lightning_ad", *arguments, cache]
+    return [*arguments, cache]
 
 
-def finish(arguments: list[str], environment: dict[str, str], log: Path) -> float:
+def started(arguments: list[str], log: Path) -> int:
+    """The process of a command, in a group of its own, forked from here."""
+    process = os.fork()
+    os.setpgid(process, process)  # by whoever comes first; 0 is the process itself
+    if process:
+        return process
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = ["lightning", *arguments]
+    status = 1
+    try:
+        main()
+        status = 0
+    except SystemExit as end:
+        status = int(end.code != 0)
+    finally:
+        os._exit(status)
+
+
+def finish(arguments: list[str], log: Path) -> float:
     """Run to the end; the seconds it took."""
     began = time.monotonic()
-    with log.open("ab") as file:
-        subprocess.run(arguments, env=environment, stdout=file, stderr=file, check=True)
+    status = os.waitpid(started(arguments, log), 0)[1]
+    if status:
+        raise SystemExit(f"a run ended with status {status}, see the end of {log}: {arguments}")
     return time.monotonic() - began
 
 
-def kill(arguments: list[str], environment: dict[str, str], after: float, log: Path) -> bool:
+def kill(arguments: list[str], after: float, log: Path) -> bool:
     """Start, and kill all processes of the run after some seconds; whether it still ran."""
-    with log.open("ab") as file:
-        process = subprocess.Popen(
-            arguments, env=environment, stdout=file, stderr=file, start_new_session=True
-        )
-    try:
-        process.wait(timeout=after)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return True
-    return False
+    process, end = started(arguments, log), time.monotonic() + after
+    while time.monotonic() < end:
+        if os.waitpid(process, os.WNOHANG)[0]:
+            return False
+        time.sleep(0.005)
+    os.killpg(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return True
 
 
 def moment(run: Path) -> str:
@@ -120,7 +142,7 @@ def arguments_of_the_command_line() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def undisturbed(folder: Path, environment: dict[str, str]) -> dict[str, float]:
+def undisturbed(folder: Path) -> dict[str, float]:
     """Run each pair once to its end; the seconds by the name of its run, kept in the folder."""
     kept = folder / "seconds.json"
     if not kept.exists():
@@ -129,34 +151,34 @@ def undisturbed(folder: Path, environment: dict[str, str]) -> dict[str, float]:
         for method, workers in PAIRS:
             name = f"{method}-{workers}"
             arguments = command(folder, method, workers, folder / name)
-            seconds[name] = finish(arguments, environment, folder / "log")
+            seconds[name] = finish(arguments, folder / "log")
         kept.write_text(json.dumps(seconds))
     return dict(json.loads(kept.read_text()))
 
 
 def kill_and_compare(
-    folder: Path, number: int, share: float, seconds: dict[str, float], environment: dict[str, str]
+    folder: Path, number: int, share: float, seconds: dict[str, float]
 ) -> dict[str, Any]:
     """Kill a run at a share of its time, start it again; where it was and what differs."""
     method, workers = PAIRS[number % len(PAIRS)]
     name, run = f"{method}-{workers}", folder / f"killed-{number}"
     arguments, after = command(folder, method, workers, run), share * seconds[name]
-    killed = kill(arguments, environment, after, folder / "log")
+    killed = kill(arguments, after, folder / "log")
     reached = moment(run) if killed else "after its end"
-    finish(arguments, environment, folder / "log")
+    finish(arguments, folder / "log")
     found = differences(run, folder / name)
     return {"run": name, "seconds": round(after, 1), "moment": reached, "differs": found}
 
 
-def main() -> int:
+def kill_many() -> int:
     """Kill, start again, compare; what an interrupted call has found is kept."""
     options = arguments_of_the_command_line()
     folder = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     if options.tmpdir:
-        environment["TMPDIR"] = options.tmpdir
-    seconds = undisturbed(folder, environment)
+        os.environ["TMPDIR"] = tempfile.tempdir = options.tmpdir
+    torch.set_num_threads(1)
+    seconds = undisturbed(folder)
     generator, kept = random.Random(options.seed), folder / "kills.jsonl"
     found = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     for number in range(options.kills):
@@ -164,7 +186,7 @@ def main() -> int:
         if number < len(found):
             continue
         shutil.rmtree(folder / f"killed-{number}", ignore_errors=True)
-        found.append(kill_and_compare(folder, number, share, seconds, environment))
+        found.append(kill_and_compare(folder, number, share, seconds))
         with kept.open("a") as file:
             file.write(json.dumps(found[-1]) + "\n")
         say(f"{number + 1}: {found[-1]}")
@@ -175,4 +197,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(kill_many())
