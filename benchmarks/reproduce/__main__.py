@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.reproduce import toy
-from benchmarks.reproduce.cells import VALUE, cells, parts, share
+from benchmarks.reproduce.cells import SPLITS, VALUE, cells, parts, share
 from benchmarks.reproduce.study import Study
 
 ROOTS = {"mvtec": "MVTEC_ROOT", "mtd": "MTD_ROOT"}
@@ -40,14 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(study: Study, options: argparse.Namespace) -> int:
-    where = parts(options.data, options.categories)
+    where = parts(options.data, options.categories, options.splits)
     todo = list(cells(options.methods, where, options.seeds))
     for part in where:
         study.compare(part)
     end = time.time() + 60 * options.minutes
     left = [cell for cell in todo if not study.is_done(cell)]
     for place, cell in enumerate(left, 1):
-        seconds = share(cell, left[place:], end - time.time())
+        seconds = share(cell, left[place:], max(0.0, end - time.time()))
         print(f"{place} of {len(left)}, {cell.name}: {seconds / 60:.1f} minutes", flush=True)
         study.run(cell, seconds)
         study.write()
@@ -61,6 +61,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", nargs="+", choices=ROOTS, default=list(ROOTS))
     add("--categories", nargs="+", default=["bottle", "screw"], help="of MVTec AD")
+    add("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="of the magnetic tiles")
     add("--methods", nargs="+", choices=VALUE, default=list(VALUE))
     add("--minutes", type=float, default=9.0, help="for everything")
     add("--seeds", type=int, default=1, help="how many, counted from 0")

@@ -3,7 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-VALUE = ("padim", "patchcore", "feature", "d3ad", "deco", "ddad", "texture")
+VALUE = (
+    *("padim", "patchcore", "feature", "d3ad", "deco"),
+    *("ddad", "texture", "simplenet", "draem"),
+)
 """Methods, those first that give most for the time: seconds, minutes, and the slowest to score."""
 
 WITHOUT_TRAINING = ("patchcore", "padim")
@@ -58,9 +61,11 @@ class Cell(NamedTuple):
         return SMALL_SHARE if self.method in WITHOUT_TRAINING else 1.0
 
 
-def parts(data: Sequence[str], categories: Sequence[str]) -> list[Part]:
-    """The parts of the data sets."""
-    names = {"mvtec": categories, "mtd": SPLITS}
+def parts(
+    data: Sequence[str], categories: Sequence[str], splits: Sequence[str] = SPLITS
+) -> list[Part]:
+    """The parts of the data sets: of MVTec AD by category, of the magnetic tiles by split."""
+    names = {"mvtec": categories, "mtd": splits}
     return [Part(data_set, name) for data_set in data for name in names[data_set]]
 
 

@@ -21,6 +21,8 @@ METHODS = {
     "feature": "FeatureDiffusion",
     "patchcore": "PatchCore",
     "padim": "PaDiM",
+    "simplenet": "SimpleNet",
+    "draem": "DRAEM",
 }
 PUBLISHED = {
     ("ddad", Part("mvtec", "bottle")): "100 image AUROC, 98.7 pixel AUROC, 91.8 AUPRO",

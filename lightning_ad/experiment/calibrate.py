@@ -36,7 +36,7 @@ def calibrate(detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDa
     detector.calibration.cpu()
     if detector.choices:
         held_out = datamodule.val_dataloader()
-        choose(detector, datamodule, lambda observe: _Pass(detector, observe).run(trainer, held_out))
+        choose(detector, datamodule, lambda look: _Pass(detector, look).run(trainer, held_out))
     compared = _compare(detector, trainer, datamodule.val_dataloader())
     if not sum(of_all_processes(len(compared))):
         raise RuntimeError("no held-out normal images to calibrate on: raise data.val_fraction")
