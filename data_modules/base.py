@@ -18,12 +18,12 @@ from data_modules.catalogue import Catalogue, names_hash, path_below
 from data_modules.problems import Problem
 from data_modules.reading.cache import DecodedCache, user_cache_dir
 from data_modules.reading.check import check_files
-from data_modules.reading.dataset import AnomalyDataset, Augmentation, Framing, Load
+from data_modules.reading.dataset import AnomalyDataset, Augmentation, Described, Framing, Load
 from data_modules.reading.images import FULL_16_BIT, Decoding, Interpolation
 from data_modules.reading.readable import Readable, ReadableLoader, readable
 from data_modules.reading.remarks import dark, log_remarks
 from data_modules.reading.samplers import EveryItemOnce, ShuffledDraws
-from data_modules.records import Batch, Record, Split
+from data_modules.records import Batch, DescribedBatch, Record, Split
 
 
 class AnomalyDataModule(LightningDataModule, Catalogue):
@@ -147,16 +147,18 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         """The training images without augmentation, each once and in order: for feature banks."""
         return self._once(self.training_records(), self._prepare("train"))
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> DataLoader[DescribedBatch]:
         """The test images of all chosen categories, each once."""
-        return self._once(self.records_of("test"), self._prepare("test"))
+        dataset = Described(self._dataset(self.records_of("test"), self._prepare("test")))
+        return self._in_order(dataset)
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> DataLoader[DescribedBatch]:
         """The images to be scored, each once; never cached, as they are read only once.
 
         Those that cannot be read are left out, and listed in `unreadable`.
         """
-        dataset = Readable(self._dataset(self.predict_records(), self.decoding), self.unreadable)
+        described = Described(self._dataset(self.predict_records(), self.decoding))
+        dataset = Readable(described, self.unreadable)
         sampler = EveryItemOnce(dataset, *self._place)
         return self._loader(
             dataset, self.eval_batch_size, sampler, self.num_workers, ReadableLoader, readable
@@ -213,7 +215,9 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         return AnomalyDataset(records, self.categories, load, transform, self.seed)
 
     def _once(self, records: Sequence[Record], load: Load) -> DataLoader[Batch]:
-        dataset = self._dataset(records, load)
+        return self._in_order(self._dataset(records, load))
+
+    def _in_order(self, dataset: Dataset) -> DataLoader[Any]:
         sampler = EveryItemOnce(dataset, *self._place)
         return self._loader(dataset, self.eval_batch_size, sampler, self.num_workers)
 
@@ -225,7 +229,7 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         workers: int,
         loader: type[DataLoader] = DataLoader,
         collate: Callable[[list[Any]], Any] | None = None,
-    ) -> DataLoader[Batch]:
+    ) -> DataLoader[Any]:
         return loader(
             dataset,
             batch_size=batch_size,

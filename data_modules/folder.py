@@ -30,7 +30,7 @@ from data_modules.reading.walk import (
     inner_folder,
     is_image,
 )
-from data_modules.records import Record, Split
+from data_modules.records import UNKNOWN, Record, Split
 
 TRAIN_SHARE = 0.8
 DEFECT_FOLDERS = frozenset(
@@ -178,7 +178,9 @@ class Folder(AnomalyDataModule):
         if not images:
             suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
             raise DataError(f"Folder: no images below {self.root} (data.root); read are {suffixes}")
-        return normal_records(images, "test", self.categories[0])
+        return [
+            Record(image, None, UNKNOWN, "test", self.categories[0], defect="") for image in images
+        ]
 
     def _no_folders(self) -> str:
         train, test = self.train.name, self.test.name

@@ -8,6 +8,8 @@ from torch import Tensor
 
 Split = Literal["train", "test"]
 GOOD = "good"
+UNKNOWN = -1
+"""The label of a photograph of which nobody has said what it shows."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,11 @@ class Record:
     mask: Path | tuple[Path, ...] | None
     """Where its mask, or the parts of it, must be; None where there is none."""
     label: int
-    """0 is normal, 1 is defective; training images are normal."""
+    """0 is normal, 1 is defective, `UNKNOWN` is left open; training images are normal."""
     split: Split
     category: str
     defect: str
-    """The kind of defect; `GOOD` for normal images."""
+    """The kind of defect; `GOOD` for normal images; empty where the label is unknown."""
     specimen: str | None = None
     """What it shows, where several photographs show the same one; these are held out together."""
 
@@ -38,8 +40,8 @@ class Record:
 class Batch(TypedDict):
     """What a method gets.
 
-    image: float32 (B, 3, H, W) in [-1, 1]; mask: uint8 0/1 (B, 1, H, W); label: int64 (B,), 1 is
-    defective; category: int64 (B,), index into the data module's `categories`; path: B strings.
+    image: float32 (B, 3, H, W) in [-1, 1]; mask: uint8 0/1 (B, 1, H, W); label: int64 (B,), as in
+    `Record`; category: int64 (B,), index into the data module's `categories`; path: B strings.
     """
 
     image: Tensor
@@ -47,6 +49,16 @@ class Batch(TypedDict):
     label: Tensor
     category: Tensor
     path: list[str]
+
+
+class DescribedBatch(Batch):
+    """What is tested or predicted: also the stored height and width (B, 2), and B kinds of defect.
+
+    A kind is `Record.defect`.
+    """
+
+    size: Tensor
+    kind: list[str]
 
 
 class Counts(NamedTuple):

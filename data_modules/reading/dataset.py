@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data_modules.reading.images import FULL_16_BIT, Interpolation, Pixels
+from data_modules.reading.images import FULL_16_BIT, Interpolation, Pixels, size_of
 from data_modules.reading.samplers import Draw
 from data_modules.records import Record
 
@@ -142,6 +142,28 @@ class AnomalyDataset(Dataset[Item]):
             "category": self.numbers[record.category],
             "path": str(record.image),
         }
+
+
+class DescribedItem(Item):
+    """One image of a `DescribedBatch`, which has the same keys."""
+
+    size: Tensor
+    kind: str
+
+
+class Described(Dataset[DescribedItem]):
+    """A dataset's images with what a test or a prediction says about the files they come from."""
+
+    def __init__(self, dataset: AnomalyDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> DescribedItem:
+        record = self.dataset.records[index]
+        size = torch.tensor(size_of(record.image))
+        return {**self.dataset[index], "size": size, "kind": record.defect}
 
 
 def as_tensor(pixels: Pixels) -> Tensor:

@@ -140,15 +140,24 @@ def require_same_size(path: Path, mask: tuple[int, ...], image: tuple[int, ...])
 
 def require_complete(path: Path) -> Header:
     """The header of an image; raises ImageError if the file is cut short."""
-    try:
-        require_file(path)
-        with path.open("rb") as file:
-            header = header_of(file)
-    except Exception as error:  # Pillow's plugins raise many types for broken files
-        raise _unreadable(path, error) from error
+    header = _header(path)
     if not header.complete:
         decode(path)
     return header
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Height and width of an image as it is stored; only its header is read."""
+    return _header(path)[:2]
+
+
+def _header(path: Path) -> Header:
+    try:
+        require_file(path)
+        with path.open("rb") as file:
+            return header_of(file)
+    except Exception as error:  # Pillow's plugins raise many types for broken files
+        raise _unreadable(path, error) from error
 
 
 def decode(path: Path) -> Values:

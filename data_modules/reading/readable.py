@@ -6,31 +6,31 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from data_modules.problems import ImageError, Problem
-from data_modules.reading.dataset import AnomalyDataset, Item
-from data_modules.records import Batch
+from data_modules.reading.dataset import Described, DescribedItem
+from data_modules.records import DescribedBatch
 
 
-class Readable(Dataset[Item | Problem]):
+class Readable(Dataset[DescribedItem | Problem]):
     """A dataset that gives what is wrong with an image that cannot be read in its place.
 
     Where its `ReadableLoader` iterates, `problems` grows by what was found.
     """
 
-    def __init__(self, dataset: AnomalyDataset, problems: list[Problem]) -> None:
+    def __init__(self, dataset: Described, problems: list[Problem]) -> None:
         self.dataset = dataset
         self.problems = problems
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Item | Problem:
+    def __getitem__(self, index: int) -> DescribedItem | Problem:
         try:
             return self.dataset[index]
         except ImageError as error:
             return error.problem
 
 
-def readable(items: list[Item | Problem]) -> tuple[Batch | None, list[Problem]]:
+def readable(items: list[DescribedItem | Problem]) -> tuple[DescribedBatch | None, list[Problem]]:
     """A batch of the images that could be read, if any, and what is wrong with the others."""
     found = [item for item in items if not isinstance(item, Problem)]
     problems = [item for item in items if isinstance(item, Problem)]

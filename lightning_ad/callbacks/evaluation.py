@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
 from data_modules.catalogue import names_hash
+from lightning_ad.callbacks.findings import Finder
 from lightning_ad.detector.detector import AnomalyDetector, Detection
 from lightning_ad.detector.processes import data_module, of_all_processes
 from lightning_ad.metrics.aupro import check_limit
@@ -25,6 +26,9 @@ from lightning_ad.reports.files import (
     write_json,
 )
 
+SCORES = ("path", "category", "label", "score", "kind", "threshold", "p_value", "verdict")
+"""Columns of scores.csv; none differs between two tests of one model."""
+
 log = logging.getLogger(__name__)
 
 
@@ -32,9 +36,10 @@ class Evaluation(Callback):
     """Metrics per category and their mean, in every logger, on the screen and in the run folder.
 
     Logs `test/<category>/<metric>` and `test/mean/<metric>`. At the end the first process prints
-    one table and writes metrics.json, metrics.csv and scores.csv into the trainer's
-    `default_root_dir`. A test image that was counted twice, as Lightning's own distributed sampler
-    would have it, is an error. `Trainer.test(..., verbose=False)` spares Lightning's own table.
+    one table and writes metrics.json, metrics.csv, scores.csv, predictions.json, regions.csv,
+    regions.coco.json and a folder of masks into the trainer's `default_root_dir`. A test image that
+    was counted twice, as Lightning's own distributed sampler would have it, is an error.
+    `Trainer.test(..., verbose=False)` spares Lightning's own table.
 
     Args:
         fpr_limit: False-positive rate at which the AUPRO integral ends, in (0, 1].
@@ -50,11 +55,23 @@ class Evaluation(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start with empty counts for the data module's categories."""
         data = data_module(trainer)
+        self.finder = Finder(trainer, Path(trainer.default_root_dir))
         self.metrics = DetectionMetrics(
             data.categories, self.fpr_limit, self.exact, data.has_masks
         ).to(pl_module.device)
         self.scored: list[ScoredImage] = []
         self.unmarked: list[str] = []
+
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Start the clock."""
+        self.finder.start_clock(pl_module.device)
 
     def on_test_batch_end(
         self,
@@ -66,7 +83,9 @@ class Evaluation(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count the batch; no communication, as processes may have different numbers of batches."""
+        detector: Any = pl_module
         detection: Detection = outputs
+        self.finder.find(detector, detection, batch)
         label, category, path = batch["label"], batch["category"], batch["path"]
         self.metrics.update(
             detection.anomaly_map, batch["mask"], detection.score, label, category, path
@@ -97,10 +116,13 @@ class Evaluation(Callback):
                 logger.log_hyperparams({"fingerprint": definition["fingerprint"]})
             speed = _speed(trainer)
             definition["test_files"] = data_module(trainer).files_hash("test")
-            self._write(Path(trainer.default_root_dir), definition, speed)
+            folder = Path(trainer.default_root_dir)
+            self._write(folder, definition, speed)
+            detector: Any = pl_module
+            self.finder.write(detector, "scores.csv", SCORES, definition["fingerprint"])
             self._tell_unmarked(data_module(trainer).has_masks)
             self._print(definition, speed)
-        del self.metrics, self.scored, self.unmarked
+        del self.metrics, self.scored, self.unmarked, self.finder
 
     def _definition(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """What the numbers depend on beside the model, flat, with its fingerprint."""
@@ -136,8 +158,9 @@ class Evaluation(Callback):
         names, rows, titles = metric_rows(self.results)
         lines = [[title, *row] for title, row in zip(titles, rows, strict=True)]
         write_csv(folder / "metrics.csv", ["category", *names], lines)
-        write_csv(folder / "scores.csv", ScoredImage._fields, self.scored)
-        log.info("metrics: %s (also metrics.csv, scores.csv)", folder / "metrics.json")
+        log.info(
+            "metrics: %s (also metrics.csv, scores.csv, predictions.json)", folder / "metrics.json"
+        )
 
     def _tell_unmarked(self, has_masks: bool) -> None:
         """Warn of defective images of which no pixel is marked at the size that was scored."""

@@ -3,7 +3,6 @@
 import csv
 import itertools
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,30 @@ from numpy.typing import NDArray
 
 from data_modules.problems import raise_any
 from data_modules.reading.store import make_folder
+from lightning_ad.callbacks.findings import Finder
 from lightning_ad.detector.detector import AnomalyDetector, Detection
+from lightning_ad.detector.photograph import Finding
 from lightning_ad.detector.processes import data_module, of_all_processes
 from lightning_ad.reports.drawing import Scale, heat, photograph, reconstructed, row_of, tiles_of
-from lightning_ad.reports.files import harmless, name_below, write_csv
+from lightning_ad.reports.files import harmless, name_below
 from lightning_ad.reports.pictures import picture_name, write_picture
 
 log = logging.getLogger(__name__)
 
-Row = tuple[str, float, float, float]
-"""Path, score, threshold and whether that is passed; the last two NaN without calibration."""
+COLUMNS = (
+    *("path", "score", "threshold", "anomalous", "p_value", "verdict", "regions"),
+    *("category", "kind", "label", "seconds"),
+)
+"""Of predictions.csv."""
 
 
 class Predictions(Callback):
-    """predictions.csv, and per image a panel and a heat map that mirror the tree of the data.
+    """predictions.csv, predictions.json, regions, and per image a panel, a heat map and a mask.
 
-    All in `<run>/predictions`; what lies there of other images is renamed first. The table has
-    path, score, threshold and anomalous (1 or 0), of which the last two are empty for a model
-    without calibration. Colours run from 0 to twice the calibrated pixel threshold, so that they
-    compare between images; without one, over each map's own range.
+    All in `<run>/predictions`, the pictures in the tree of the data; what lies there of other
+    images is renamed first. `docs/decisions.md` explains the tables; what takes a calibration is
+    empty in them for a model without one. Colours run from 0 to twice the calibrated pixel
+    threshold, so that they compare between images; without one, over each map's own range.
 
     Args:
         save_maps: Also write each raw map (H, W) as a float32 `.npy` file.
@@ -39,15 +43,27 @@ class Predictions(Callback):
 
     def __init__(self, save_maps: bool = False) -> None:
         self.save_maps = save_maps
-        self.rows: list[Row] = []
+        self.finder: Finder | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Forget earlier predictions; those of other images keep a folder of their own."""
-        self.rows = []
         if trainer.is_global_zero:
             paths = {str(record.image) for record in data_module(trainer).predict_records()}
             _set_aside(_folder(trainer), paths)
         trainer.strategy.barrier()
+        self.finder = Finder(trainer, _folder(trainer))
+
+    def on_predict_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Start the clock."""
+        assert self.finder is not None, "on_predict_start comes first"
+        self.finder.start_clock(pl_module.device)
 
     def on_predict_batch_end(
         self,
@@ -61,21 +77,17 @@ class Predictions(Callback):
         """Note the scores of a batch and draw its images."""
         detector: AnomalyDetector = pl_module
         detection: Detection = outputs
-        category = detector.category_of(batch)
-        thresholds = detector.image_threshold(category).tolist()
-        limits = detector.pixel_threshold(category).tolist()
+        assert self.finder is not None, "on_predict_start comes first"
+        findings = self.finder.find(detector, detection, batch)
         folder = _folder(trainer)
-        for index, path in enumerate(batch["path"]):
-            score, threshold = float(detection.score[index]), thresholds[index]
-            anomalous = math.nan if math.isnan(threshold) else float(score > threshold)
-            self.rows.append((path, score, threshold, anomalous))
+        for index, (path, finding) in enumerate(zip(batch["path"], findings, strict=True)):
             anomaly_map = detection.anomaly_map[index, 0].float().cpu().numpy()
-            scale = _scale(anomaly_map, limits[index])
+            scale = _scale(anomaly_map, finding.pixel_threshold)
             image = photograph(batch["image"][index])
             restored = reconstructed(detection.reconstruction, index)
             tiles = tiles_of(image, restored, heat(anomaly_map, scale))
             name = name_below(path, data_module(trainer).root)
-            title = f"score {score:.4g}, {_verdict(anomalous, threshold)}:  {name.as_posix()}"
+            title = f"score {finding.score:.4g}, {_said(finding)}:  {name.as_posix()}"
             write_picture(folder / "panels" / picture_name(name), row_of(tiles, title, scale))
             write_picture(folder / "heatmaps" / picture_name(name), heat(anomaly_map, scale))
             if self.save_maps:
@@ -85,19 +97,22 @@ class Predictions(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write the table of all processes."""
-        rows = [row for share in of_all_processes(self.rows) for row in share]
+        assert self.finder is not None, "on_predict_start comes first"
+        unreadable = of_all_processes(data_module(trainer).unreadable)  # all are through then
         if trainer.is_global_zero:
-            _write_table(trainer, rows, "predictions.csv")
+            self.finder.write(pl_module, "predictions.csv", COLUMNS)
             for file in _folder(trainer).glob("predictions-until-error-*.csv"):
                 file.unlink()  # all of its images are in the table
-        self.rows = []
-        unreadable = of_all_processes(data_module(trainer).unreadable)
+            log.info("predictions: %s", _folder(trainer) / "predictions.csv")
+        self.finder = None
         raise_any("scored all but these", [problem for share in unreadable for problem in share])
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """Write what this process has scored so far."""
-        if self.rows:
-            _write_table(trainer, self.rows, f"predictions-until-error-{trainer.global_rank}.csv")
+        if self.finder is not None:
+            name = f"predictions-until-error-{trainer.global_rank}.csv"
+            self.finder.write_unfinished(name, COLUMNS)
+            log.info("predictions so far: %s", _folder(trainer) / name)
 
 
 def _folder(trainer: Trainer) -> Path:
@@ -118,23 +133,14 @@ def _set_aside(folder: Path, paths: set[str]) -> None:
         log.info("predictions of other images: %s", kept)
 
 
-def _write_table(trainer: Trainer, rows: list[Row], name: str) -> None:
-    file = _folder(trainer) / name
-    table = [
-        [path, score, threshold, anomalous if math.isnan(anomalous) else int(anomalous)]
-        for path, score, threshold, anomalous in sorted(rows)
-    ]
-    write_csv(file, ["path", "score", "threshold", "anomalous"], table)
-    log.info("predictions: %s", file)
-
-
-def _scale(anomaly_map: NDArray[np.float32], threshold: float) -> Scale:
-    if math.isnan(threshold):
+def _scale(anomaly_map: NDArray[np.float32], threshold: float | None) -> Scale:
+    if threshold is None:
         return Scale(float(anomaly_map.min()), float(anomaly_map.max()))
     return Scale(0.0, 2 * threshold)
 
 
-def _verdict(anomalous: float, threshold: float) -> str:
-    if math.isnan(anomalous):
+def _said(finding: Finding) -> str:
+    if finding.threshold is None:
         return "no threshold calibrated"
-    return f"{'ANOMALOUS, above' if anomalous else 'normal, up to'} {threshold:.4g}"
+    verdict = "ANOMALOUS, above" if finding.anomalous else "normal, up to"
+    return f"{verdict} {finding.threshold:.4g}"

@@ -9,7 +9,7 @@ images, and checkpoints that suffice alone.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -29,6 +29,7 @@ from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, per_category, r
 from lightning_ad.detector.photograph import (
     Finding,
     Photograph,
+    finding_of,
     framing_of,
     map_of_photograph,
     pixels_of,
@@ -116,6 +117,8 @@ class AnomalyDetector(LightningModule, ABC):
         """What its checkpoints carry about settings and data, see `lightning_ad.experiment`."""
         self.phase = ""
         self.framing: Framing | None = None
+        self.smallest_region = 1
+        """Area in pixels of a photograph below which no region is reported."""
         self.precision = "32-true"
         self._category_index: dict[int, int] = {}
         self._met: Any = None
@@ -200,13 +203,32 @@ class AnomalyDetector(LightningModule, ABC):
         which = torch.tensor([index], device=self.device)
         with self.in_own_precision():
             found = self.detect(seen(pixels, self.framing).to(self.device), which)
-        size = (pixels.shape[0], pixels.shape[1])
-        threshold = float(self.image_threshold(which))
-        return Finding(
-            map_of_photograph(found.anomaly_map, self.framing, size),
-            float(found.score),
-            None if math.isnan(threshold) else threshold,
+        return self.findings(found, which, [(pixels.shape[0], pixels.shape[1])])[0]
+
+    def findings(
+        self, detection: Detection, category: Tensor, sizes: Sequence[tuple[int, int]]
+    ) -> list[Finding]:
+        """What is said about photographs of these sizes (H, W), of the categories (B,)."""
+        if self.framing is None:
+            raise RuntimeError("the detector knows neither data nor a checkpoint yet")
+        columns = (
+            detection.score,
+            self.image_threshold(category),
+            thresholds.p_values(self.calibration, detection.score, category),
+            self.pixel_threshold(category),
         )
+        rows = zip(detection.anomaly_map, sizes, *map(Tensor.tolist, columns), strict=True)
+        return [
+            finding_of(
+                map_of_photograph(one[None], self.framing, size),
+                score,
+                threshold,
+                p_value,
+                pixel_threshold,
+                self.smallest_region,
+            )
+            for one, size, score, threshold, p_value, pixel_threshold in rows
+        ]
 
     def in_own_precision(self) -> torch.autocast:
         """The context in which Lightning's Trainer scores in `precision`."""

@@ -1,9 +1,10 @@
 """From a photograph to what a detector sees of it, and from its map back to the photograph."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch.nn.functional as F
@@ -13,9 +14,12 @@ from torch import Tensor
 
 from data_modules.reading.dataset import Framing, as_tensor
 from data_modules.reading.images import Pixels, as_rgb, read_image, resize
+from lightning_ad.maths.regions import Region, regions_above
 
 Photograph: TypeAlias = str | PathLike[str] | NDArray[Any] | Image.Image
 """A file; an array (H, W, 3) in the order red, green, blue, or (H, W), of uint8; a PIL image."""
+
+Verdict = Literal["normal", "anomalous", "not judged"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,43 @@ class Finding:
     """Larger is more anomalous."""
     threshold: float | None
     """Score above which the photograph counts as anomalous; None without calibration."""
+    p_value: float | None = None
+    """Conformal p-value: of new normal photographs, at most this share scores as high or higher.
+    None where the checkpoint holds no normal scores."""
+    verdict: Verdict | None = None
+    """None without a threshold."""
+    pixel_threshold: float | None = None
+    """Map value above which a pixel belongs to a region; None without calibration."""
+    regions: list[Region] = field(default_factory=list)
+    """Connected regions above the pixel threshold at the size of the photograph, the largest peak
+    first."""
 
     @property
     def anomalous(self) -> bool | None:
-        """The verdict; None without calibration."""
-        return None if self.threshold is None else self.score > self.threshold
+        """Whether the verdict says so; None where there is none."""
+        return None if self.verdict is None else self.verdict == "anomalous"
+
+
+def finding_of(
+    anomaly_map: NDArray[np.float32],
+    score: float,
+    threshold: float,
+    p_value: float,
+    pixel_threshold: float,
+    smallest_region: int,
+) -> Finding:
+    """The verdict and the regions of a map (H, W); of the numbers, NaN stands for unknown."""
+    judged = not math.isnan(threshold)
+    verdict: Verdict = "anomalous" if score > threshold else "normal"
+    return Finding(
+        anomaly_map,
+        score,
+        threshold if judged else None,
+        None if math.isnan(p_value) else p_value,
+        verdict if judged else None,
+        None if math.isnan(pixel_threshold) else pixel_threshold,
+        regions_above(anomaly_map, pixel_threshold, smallest_region),
+    )
 
 
 def framing_of(config: dict[str, Any]) -> Framing:
@@ -79,8 +115,8 @@ def map_of_photograph(
     anomaly_map: Tensor, framing: Framing, size: tuple[int, int]
 ) -> NDArray[np.float32]:
     """A map (1, 1, S, S) at the size (H, W) of the photograph; NaN where a crop left it unseen."""
-    top, bottom = _crop(framing)
-    around = (top, framing.resize - bottom)
+    unseen = framing.resize - anomaly_map.shape[-1]
+    around = (unseen // 2, unseen - unseen // 2)
     whole = F.pad(anomaly_map.float(), (*around, *around), value=float("nan"))
     shrinks = min(size) < framing.resize
     large = F.interpolate(whole, size, mode="bilinear", align_corners=False, antialias=shrinks)

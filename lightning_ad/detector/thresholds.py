@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lightning_ad.detector.calibration import Calibration
-from lightning_ad.detector.per_category import members
+from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, members
 
 LEVELS = {"image": "normal_scores", "pixel": "normal_pixels"}
 """What each level's threshold is taken from: scores (N,), order statistics of maps (N, 1024)."""
@@ -61,6 +61,22 @@ def set_thresholds(calibration: Calibration, categories: int, rate: float) -> No
         values, groups = calibration[kept], members(calibration[CATEGORY], categories)
         found = [conformal_quantile(values[group].flatten(), rate) for group in groups]
         calibration[f"{level}_threshold"] = torch.tensor(found)
+
+
+def p_values(calibration: Calibration, score: Tensor, category: Tensor) -> Tensor:
+    """Conformal p-values (B,) of scores (B,) of the categories (B,); NaN where none were kept.
+
+    (1 + the number of the n normal scores that are as high or higher) / (n + 1), see arXiv
+    2107.07511, section 6: at most a rate, if and only if the score is above that rate's threshold.
+    """
+    if CATEGORY not in calibration:
+        return torch.full(score.shape, math.nan, dtype=torch.double)
+    normal, kinds = calibration[LEVELS["image"]].cpu(), calibration[CATEGORY].cpu()
+    found = []
+    for one, number in zip(score.float().cpu(), category.tolist(), strict=True):
+        own = normal if number == UNKNOWN_CATEGORY else normal[kinds == number]
+        found.append((1 + int((own >= one).sum())) / (1 + len(own)))
+    return torch.tensor(found, dtype=torch.double)
 
 
 def require_movable(checkpoint: dict[str, Any], rate: float) -> None:

@@ -31,8 +31,14 @@ from lightning_ad.experiment.origin import (
 )
 from lightning_ad.reports.files import write_whole
 
-FILES = ("*.ckpt", "metrics.json", "metrics.csv", "scores.csv", "objective.json", "training.json")
-FOLDERS = ("resume", "checkpoints", "panels", "predictions*", "wandb", "test-*")
+FILES = (
+    *("*.ckpt", "metrics.json", "metrics.csv", "scores.csv", "objective.json", "training.json"),
+    *("predictions.json", "regions.csv", "regions.coco.json", "unfinished-*.jsonl"),
+)
+FOLDERS = (
+    *("resume", "checkpoints", "panels", "masks", "predictions", "predictions-*", "wandb"),
+    "test-*",
+)
 """What a run leaves behind, beside its configuration."""
 
 

@@ -2,10 +2,9 @@
 
 import csv
 import hashlib
-import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -70,13 +69,16 @@ def harmless(cell: Any) -> Any:
     return cell
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write a table with every digit; NaN becomes an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([["" if cell != cell else harmless(cell) for cell in row] for row in rows])
-    write_whole(path, text.getvalue())
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table with every digit; None and NaN become empty cells."""
+    with (
+        written_whole(path) as partial,
+        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as text,
+    ):
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        for row in rows:
+            writer.writerow(["" if cell != cell else harmless(cell) for cell in row])
 
 
 def metric_rows(metrics: Mapping[str, float]) -> tuple[list[str], list[list[float]], list[str]]:

@@ -5,15 +5,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from data_modules.reading.dataset import Framing
 from data_modules.reading.samplers import EveryItemOnce
-from lightning_ad.detector.detector import Detection
+from lightning_ad.detector.detector import AnomalyDetector
 
 CATEGORIES = ["bottle", "cable"]
 SIZE = 32
+PHOTOGRAPH = (40, 64)
+"""Height and width of the photographs that the images stand for."""
 
 
 class Images(Dataset[dict[str, Any]]):
@@ -38,11 +41,14 @@ class Images(Dataset[dict[str, Any]]):
         path = str(folder / f"{index:03d}.png")
         return {
             **{"image": image, "mask": mask, "label": label},
-            **{"category": category, "path": path},
+            **{"category": category, "path": path, "kind": "broken" if label else "good"},
+            "size": torch.tensor(PHOTOGRAPH),
         }
 
 
 class Data(LightningDataModule):
+    image_size = SIZE
+
     def __init__(self, count: int, root: Path, has_masks: bool = True, once: bool = True) -> None:
         super().__init__()
         self.root, self.has_masks, self.once = root, has_masks, once
@@ -69,26 +75,19 @@ class Data(LightningDataModule):
         return [SimpleNamespace(image=Path(path)) for path in paths]
 
 
-class Detector(LightningModule):
-    def __init__(self, threshold: float = float("nan")) -> None:
+class Detector(AnomalyDetector):
+    """Takes red for the anomaly; with a threshold, the same for images and pixels."""
+
+    def __init__(self, threshold: float | None = None) -> None:
         super().__init__()
-        self.threshold = threshold
-        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.framing = Framing(SIZE, SIZE, ())
+        if threshold is not None:
+            for level in ("image", "pixel"):
+                rows = len(CATEGORIES) + 1
+                self.calibration[f"{level}_threshold"] = torch.full((rows,), threshold)
 
-    def test_step(self, batch: Any, batch_idx: int) -> Detection:
-        anomaly_map = batch["image"][:, :1]
-        return Detection(anomaly_map, anomaly_map.flatten(1).amax(1), batch["image"] / 2, {})
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Detection:
-        return self.test_step(batch, batch_idx)
-
-    def category_of(self, batch: Any) -> Tensor:
-        return batch["category"]
-
-    def image_threshold(self, category: Tensor) -> Tensor:
-        return torch.full(category.shape, self.threshold)
-
-    pixel_threshold = image_threshold
+    def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return image / 2, {"red": image[:, :1]}
 
 
 def trainer(folder: Path, *callbacks: Any, **options: Any) -> Trainer:

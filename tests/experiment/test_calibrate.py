@@ -13,6 +13,7 @@ from lightning_ad.detector.calibration import Calibration
 from lightning_ad.detector.thresholds import (
     conformal_quantile,
     keep_scores,
+    p_values,
     require_movable,
     set_thresholds,
 )
@@ -136,3 +137,24 @@ def test_calibration_on_a_part_is_part_of_the_fingerprint():
     assert detector.fingerprint_fields(None) == {}
     detector.calibration["held_out"] = torch.tensor(20)
     assert detector.fingerprint_fields(None) == {"calibrated_on": "5 of 20 held-out images"}
+
+
+def test_p_values_count_normal_scores_and_agree_with_the_thresholds_of_every_rate():
+    generator = torch.Generator().manual_seed(5)
+    scores, category = torch.rand(60, generator=generator), torch.arange(60) % 3 // 2  # 40 and 20
+    calibration = kept(scores, category)
+    new = torch.cat([torch.rand(30, generator=generator), scores[:10], torch.tensor([-1.0, 2.0])])
+    for number, group in ((0, category == 0), (1, category == 1), (-1, category >= 0)):
+        found = p_values(calibration, new, torch.full((len(new),), number))
+        own = scores[group].tolist()
+        by_hand = [(1 + sum(s >= one for s in own)) / (1 + len(own)) for one in new.tolist()]
+        assert found.tolist() == by_hand
+        for rate in (0.05, 0.1, 0.25, 0.5):
+            set_thresholds(calibration, 2, rate)
+            above = new > calibration["image_threshold"][number]
+            assert above.tolist() == [p <= rate for p in by_hand]
+
+
+def test_without_normal_scores_there_are_no_p_values():
+    found = p_values(Calibration(), torch.rand(2), torch.tensor([0, -1]))
+    assert found.isnan().all()

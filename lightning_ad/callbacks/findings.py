@@ -1,0 +1,104 @@
+"""Keeps what a detector says about each image of a test or a prediction, batch by batch."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from lightning_ad.detector.detector import AnomalyDetector, Detection
+from lightning_ad.detector.photograph import Finding
+from lightning_ad.detector.processes import data_module
+from lightning_ad.maths.regions import mask_of
+from lightning_ad.reports.files import name_below
+from lightning_ad.reports.pictures import picture_name, write_picture
+from lightning_ad.reports.predictions_file import Findings, Ledger, write_findings, write_table
+
+
+class Finder:
+    """Finds verdict and regions of each image of a batch, writes the mask, fills the ledger.
+
+    Args:
+        trainer: of the test or the prediction.
+        folder: where results go.
+    """
+
+    def __init__(self, trainer: Trainer, folder: Path) -> None:
+        self._folder, self._data = folder, data_module(trainer)
+        self._processes = trainer.world_size
+        self._ledger = Ledger(folder, trainer.global_rank)
+        self._started = 0.0
+
+    def start_clock(self, device: torch.device) -> None:
+        """A batch is about to be scored."""
+        self._started = _now(device)
+
+    def find(self, detector: AnomalyDetector, detection: Detection, batch: Any) -> list[Finding]:
+        """What is said about each image of a `DescribedBatch`, written down as well."""
+        seconds = (_now(detector.device) - self._started) / len(batch["path"])
+        sizes = [(height, width) for height, width in batch["size"].tolist()]
+        findings = detector.findings(detection, detector.category_of(batch), sizes)
+        for index, finding in enumerate(findings):
+            self._write(finding, _described(batch, index, self._data), seconds)
+        return findings
+
+    def write(
+        self,
+        detector: AnomalyDetector,
+        table: str,
+        columns: Sequence[str],
+        fingerprint: str | None = None,
+    ) -> None:
+        """Put together what all processes found, when they are through; by the first one."""
+        calibrated = "image_threshold" in detector.calibration
+        about = {
+            "method": type(detector).__name__,
+            "fingerprint": fingerprint,
+            "root": str(self._data.root),
+            "false_alarm_rate": detector.false_alarm_rate if calibrated else None,
+            "threshold_from": "calibration" if calibrated else None,
+        }
+        write_findings(self._folder, self._processes, about, table, columns)
+
+    def write_unfinished(self, table: str, columns: Sequence[str]) -> None:
+        """Write what this process has found so far."""
+        findings = Findings([self._ledger.file])
+        if len(findings):
+            write_table(self._folder / table, columns, findings)
+
+    def _write(self, finding: Finding, described: dict[str, Any], seconds: float) -> None:
+        file = described.pop("file")
+        if finding.pixel_threshold is not None:
+            name = name_below(file, self._data.root)
+            mask = mask_of(finding.regions, described["size"])
+            write_picture(self._folder / "masks" / picture_name(name), mask)
+        said = {
+            "score": finding.score,
+            "threshold": finding.threshold,
+            "p_value": finding.p_value,
+            "verdict": finding.verdict,
+            "pixel_threshold": finding.pixel_threshold,
+            "seconds": seconds,
+        }
+        self._ledger.add(file, {**described, **said}, finding.regions)
+
+
+def _described(batch: Any, index: int, data: Any) -> dict[str, Any]:
+    file, label = batch["path"][index], int(batch["label"][index])
+    return {
+        "file": file,
+        "path": name_below(file, data.root).as_posix(),
+        "category": data.categories[int(batch["category"][index])],
+        "kind": batch["kind"][index] or None,
+        "label": None if label < 0 else label,
+        "size": batch["size"][index].tolist(),
+    }
+
+
+def _now(device: torch.device) -> float:
+    """The time in seconds at which the device has done all work given to it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
