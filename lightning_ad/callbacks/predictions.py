@@ -10,7 +10,7 @@ import numpy as np
 from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
 
-from data_modules.problems import raise_any
+from data_modules.problems import Problem, raise_any
 from data_modules.reading.store import make_folder
 from lightning_ad.callbacks.findings import Finder
 from lightning_ad.detector.detector import AnomalyDetector, Detection
@@ -44,6 +44,7 @@ class Predictions(Callback):
     def __init__(self, save_maps: bool = False) -> None:
         self.save_maps = save_maps
         self.finder: Finder | None = None
+        self.unreadable: list[Problem] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Forget earlier predictions; those of other images keep a folder of their own."""
@@ -98,14 +99,18 @@ class Predictions(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write the table of all processes."""
         assert self.finder is not None, "on_predict_start comes first"
-        unreadable = of_all_processes(data_module(trainer).unreadable)  # all are through then
+        shares = of_all_processes(data_module(trainer).unreadable)  # all are through then
+        self.unreadable = [problem for share in shares for problem in share]
         if trainer.is_global_zero:
             self.finder.write(pl_module, "predictions.csv", COLUMNS)
             for file in _folder(trainer).glob("predictions-until-error-*.csv"):
                 file.unlink()  # all of its images are in the table
             log.info("predictions: %s", _folder(trainer) / "predictions.csv")
         self.finder = None
-        raise_any("scored all but these", [problem for share in unreadable for problem in share])
+
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Raise one error for the photographs that could not be read, when all else is done."""
+        raise_any("scored all but these", self.unreadable)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """Write what this process has scored so far."""
