@@ -36,6 +36,7 @@ from lightning_ad.detector.photograph import (
     seen,
 )
 from lightning_ad.detector.processes import data_module
+from lightning_ad.maths.diffusion import Noise, seeded_noise
 from lightning_ad.speed.faster import faster
 from lightning_ad.speed.half_precision import HalfPrecision
 
@@ -120,6 +121,10 @@ class AnomalyDetector(LightningModule, ABC):
         self.smallest_region = 1
         """Area in pixels of a photograph below which no region is reported."""
         self.precision = "32-true"
+        self.settled: int | None = None
+        """The category that all images are scored as, see `settle`."""
+        self.noise_of: Callable[[Tensor], Noise] = seeded_noise
+        """Where a stochastic sampler has the noise for images (B, C, H, W) from."""
         self._category_index: dict[int, int] = {}
         self._met: Any = None
         self._held_out_loss = torch.zeros(2)
@@ -147,7 +152,8 @@ class AnomalyDetector(LightningModule, ABC):
         """Reconstruct images (B, 3, H, W); return that and named distance maps (B, 1, H, W).
 
         Without a reconstruction, None. Nothing here may depend on the batch's other images: noise
-        comes from `diffusion.seeded_noise`. A category may be `UNKNOWN_CATEGORY`.
+        comes from ``self.noise_of(image)``. A category may be `UNKNOWN_CATEGORY`; what treats
+        categories apart asks `groups_of`, so that it can be exported.
         """
 
     def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
@@ -277,7 +283,7 @@ class AnomalyDetector(LightningModule, ABC):
             )
 
     def _require_shape(self, name: str, found: Tensor, like: Tensor) -> None:
-        expected = (len(like), 1, *like.shape[2:])
+        expected = (like.shape[0], 1, *like.shape[2:])
         if tuple(found.shape) != expected:
             raise ValueError(
                 f"{type(self).__name__}: {name} must be of shape {expected}, not "
@@ -337,6 +343,19 @@ class AnomalyDetector(LightningModule, ABC):
         whole = round(per_category(value, self.categories, name)[-1])
         require_at_least(least, **{name: whole})
         return whole
+
+    def settle(self, number: int) -> None:
+        """Score all images as of one category, or `UNKNOWN_CATEGORY`, from now on.
+
+        What happens to an image then depends on no values of its batch, as an export needs it.
+        """
+        self.settled = number
+
+    def groups_of(self, category: Tensor) -> list[tuple[int, Tensor | slice]]:
+        """The numbers among the categories (B,) of images, each with which images those are."""
+        if self.settled is not None:
+            return [(self.settled, slice(None))]
+        return [(number, category == number) for number in category.unique().tolist()]
 
     def category_of(self, batch: Any) -> Tensor:
         """The detector's own index (B,) of each image's category, or `UNKNOWN_CATEGORY`."""

@@ -101,11 +101,8 @@ class FeatureSpaceDetector(AnomalyDetector):
         """Of each layer."""
 
     @abstractmethod
-    def deviation(self, points: Tensor, category: Tensor) -> Tensor:
-        """How far (B, h, w) patches (B, K, h, w) are from normal ones of the categories (B,).
-
-        The categories are known; see `compare` for images of which they are not.
-        """
+    def deviation(self, points: Tensor, number: int) -> Tensor:
+        """How far (B, h, w) patches (B, K, h, w) are from normal ones of a category."""
 
     # The space.
 
@@ -174,22 +171,20 @@ class FeatureSpaceDetector(AnomalyDetector):
         Images of no known category are taken for what they deviate from least.
         """
         points = self.points(image)
-        deviation = self._deviation_of_any(points, category).unsqueeze(1)
+        deviation = points.new_empty(points.shape[0], *points.shape[2:])
+        for number, own in self.groups_of(category):
+            if number == UNKNOWN_CATEGORY:
+                deviation[own] = self._least_deviation(points[own])
+            else:
+                deviation[own] = self.deviation(points[own], number)
         size = (image.shape[-2], image.shape[-1])
-        return None, {"patch": maps.resize(deviation, size)}
+        return None, {"patch": maps.resize(deviation.unsqueeze(1), size)}
 
-    def _deviation_of_any(self, points: Tensor, category: Tensor) -> Tensor:
-        unknown = category == UNKNOWN_CATEGORY
-        if not unknown.any():
-            return self.deviation(points, category)
-        each = [
-            self.deviation(points, torch.full_like(category, number))
-            for number in range(len(self.categories))
-        ]
+    def _least_deviation(self, points: Tensor) -> Tensor:
+        each = [self.deviation(points, other) for other in range(len(self.categories))]
         deviations = torch.stack(each)
         nearest = deviations.mean((2, 3)).argmin(0)
-        chosen = torch.where(unknown, nearest, category)
-        return deviations[chosen, torch.arange(len(chosen), device=chosen.device)]
+        return deviations[nearest, torch.arange(nearest.shape[0], device=nearest.device)]
 
     def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
         """The map, blurred."""

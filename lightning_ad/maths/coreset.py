@@ -89,7 +89,7 @@ def nearest(points: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
     The nearest maximises p.m - |m|^2 / 2, a matrix product; its distance is then taken from the
     difference itself, as that product would leave nothing of a small one.
     """
-    best = points.new_full((len(points),), -math.inf)
+    best = points.new_full((points.shape[0],), -math.inf)
     index = torch.zeros_like(best, dtype=torch.long)
     for start in range(0, len(members), HEAD):
         part = members[start : start + HEAD]

@@ -87,7 +87,7 @@ def correct_deviation(
     """
     remaining = torch.cat([(1 - alpha_bar).sqrt(), alpha_bar.new_zeros(1)]).to(z.dtype)
     for t, t_next in pairwise([*timesteps, -1]):
-        d = predict(z, torch.full((len(z),), t, device=z.device)).to(z.dtype)
+        d = predict(z, torch.full((z.shape[0],), t, device=z.device)).to(z.dtype)
         z = z - (remaining[t] - remaining[t_next]) * d
     return z
 

@@ -105,7 +105,7 @@ def evenly_spaced(levels: Tensor, steps: int) -> Tensor:
     A level L gives L - s, ..., s, 0 with s = L / steps: the network is first asked one stride below
     the level the image is noised to, as in DDAD and D3AD. Levels must be multiples of ``steps``.
     """
-    if (levels % steps).any():
+    if not torch.compiler.is_exporting() and (levels % steps).any():
         raise ValueError(f"levels {levels.tolist()} are not all multiples of {steps} steps")
     counts = torch.arange(steps - 1, -1, -1, device=levels.device)
     return counts[:, None] * (levels // steps)[None, :]

@@ -30,7 +30,7 @@ def ddim_invert(predict: Predict, x0: Tensor, alpha_bar: Tensor, times: list[int
     levels = [*(alpha_bar[t] for t in times), torch.zeros_like(alpha_bar[0])]
     xt = x0
     for t, (here, there) in zip(times, pairwise(levels), strict=True):
-        eps = predict(xt, torch.full((len(xt),), t, device=xt.device))
+        eps = predict(xt, torch.full((xt.shape[0],), t, device=xt.device))
         clean = (xt - (1 - here).sqrt() * eps) / here.sqrt()
         xt = there.sqrt() * clean + (1 - there).sqrt() * eps
     return xt

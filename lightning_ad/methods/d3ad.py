@@ -226,17 +226,24 @@ class D3AD(LatentDetector):
 
         Neighbours come from an image's own category, or from the whole bank where it is unknown.
         """
-        distance = torch.empty(len(category), device=category.device)
-        for i in category.unique():
-            bank = self.calibration["bank"]
-            if i != UNKNOWN_CATEGORY and len(self.categories) > 1:
-                bank = bank[self.calibration["bank_category"] == i]
-            distance[category == i] = distance_to_nearest(
-                fingerprint[category == i], bank, self.neighbours
-            )
+        distance = torch.empty(category.shape[0], device=category.device)
+        for number, own in self.groups_of(category):
+            bank = self.calibration["bank"] if self.settled is not None else self._bank_of(number)
+            distance[own] = distance_to_nearest(fingerprint[own], bank, self.neighbours)
         bins = bin_of(distance, self.calibration.of("bin_edges", category))
         # The paper never starts from the first of several bins.
         return self.level_of(bins.clamp(min=min(2, self.bins)))
+
+    def _bank_of(self, number: int) -> Tensor:
+        bank = self.calibration["bank"]
+        if number == UNKNOWN_CATEGORY or len(self.categories) == 1:
+            return bank
+        return bank[self.calibration["bank_category"] == number]
+
+    def settle(self, number: int) -> None:
+        """Keep only the bank of that category."""
+        super().settle(number)
+        self.calibration["bank"] = self._bank_of(number)
 
     def level_of(self, bins: Tensor) -> Tensor:
         """The share bins / `bins` of T_max, rounded to a multiple of the steps and never 0."""

@@ -180,7 +180,7 @@ class DDAD(AnomalyDetector):
         self, image: Tensor, target: Tensor, guidance: Tensor, noise: diffusion.Noise
     ) -> Tensor:
         """Noise ``image`` (B, 3, H, W) to the level and denoise it towards ``target``."""
-        level = torch.full((len(image),), self.level, device=image.device)
+        level = torch.full((image.shape[0],), self.level, device=image.device)
         return diffusion.ddim_reverse(
             self.in_precision(self.denoiser),
             diffusion.add_noise(image, noise(), self.alpha_bar, level),
@@ -194,7 +194,7 @@ class DDAD(AnomalyDetector):
     def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Pixel distance (eq. 9) and feature distance (eq. 10) to the guided reconstruction."""
         guidance = self.setting_of("guidance", category)
-        noise = diffusion.seeded_noise(image)
+        noise = self.noise_of(image)
         reconstruction = self.reconstruct(image, image, guidance, noise)
         pyramid = self.features(torch.cat([reconstruction, image]))[-self.scored_layers :]
         size = (image.shape[-2], image.shape[-1])

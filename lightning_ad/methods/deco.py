@@ -211,7 +211,7 @@ class DeCoDiff(LatentDetector):
             # The shortcut by matrix products rounds differently in batches of another size.
             exact = "donot_use_mm_for_euclid_dist"
             return torch.cdist(features, centroids, compute_mode=exact).argmin(1)
-        if (category == UNKNOWN_CATEGORY).any():
+        if UNKNOWN_CATEGORY in [number for number, _ in self.groups_of(category)]:
             raise ValueError(
                 "model.class_mode is given, but images come without a category that the model "
                 f"knows ({self.categories}): set data.category to the one of these that "

@@ -179,11 +179,12 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
 
     # Detection.
 
-    def deviation(self, points: Tensor, category: Tensor) -> Tensor:
+    def deviation(self, points: Tensor, number: int) -> Tensor:
         """|D(x, sigma) - x| of each patch at the scored level."""
         x = points.flatten(2).transpose(1, 2)
         self.require_grid(points, self.denoiser.grid**2)
         network, place = self.in_precision(self.denoiser), self._places(x)
+        category = torch.full((x.shape[0],), number, device=x.device)
         sigma = self.chosen("scored_level", category).view(-1, 1, 1)
         denoised = denoise(lambda y, level: network(y, level, place, category).float(), x, sigma)
         return (denoised - x).norm(dim=2).view(-1, *points.shape[2:])

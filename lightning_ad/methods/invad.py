@@ -137,7 +137,7 @@ class InvAD(AveragedDetector):
 
     def score(self, anomaly_map: Tensor, parts: dict[str, Tensor]) -> Tensor:
         """Both image scores, each from 0 to 1 over held-out normal images, added up."""
-        total = torch.zeros(len(anomaly_map), device=anomaly_map.device)
+        total = torch.zeros(anomaly_map.shape[0], device=anomaly_map.device)
         for name in IMAGE_SCORES:
             low, high = self.calibration[f"{name}_range"].to(total.device)
             total += (parts[name][:, 0, 0, 0] - low) / (high - low).clamp(min=1e-12)

@@ -83,18 +83,14 @@ class PaDiM(FeatureSpaceDetector):
             self.calibration[f"mean_{number}"] = mean
             self.calibration[f"whiten_{number}"] = whiten
 
-    def deviation(self, points: Tensor, category: Tensor) -> Tensor:
+    def deviation(self, points: Tensor, number: int) -> Tensor:
         """Mahalanobis distance of each patch to its place's Gaussian."""
-        distance = points.new_empty(len(points), *points.shape[2:])
-        for number in category.unique().tolist():
-            mean = self.calibration[f"mean_{number}"].to(points.device)
-            whiten = self.calibration[f"whiten_{number}"].to(points.device)
-            self.require_grid(points, len(mean))
-            own = points[category == number].flatten(2).transpose(1, 2)
-            with torch.autocast(points.device.type, enabled=False):
-                found = mahalanobis(own, mean, whiten)
-            distance[category == number] = found.view(-1, *points.shape[2:])
-        return distance
+        mean = self.calibration[f"mean_{number}"].to(points.device)
+        whiten = self.calibration[f"whiten_{number}"].to(points.device)
+        self.require_grid(points, len(mean))
+        with torch.autocast(points.device.type, enabled=False):
+            distance = mahalanobis(points.flatten(2).transpose(1, 2), mean, whiten)
+        return distance.view(-1, *points.shape[2:])
 
 
 class PlaceMoments(MemoryPass):

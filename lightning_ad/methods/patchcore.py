@@ -125,15 +125,16 @@ class PatchCore(FeatureSpaceDetector):
             for side in (height, width)
         )
         place = torch.stack(torch.meshgrid(row, column, indexing="ij"))
-        return torch.cat([points, place.expand(len(points), -1, -1, -1)], 1).flatten(2)
+        return torch.cat([points, place.expand(points.shape[0], -1, -1, -1)], 1).flatten(2)
 
-    def deviation(self, points: Tensor, category: Tensor) -> Tensor:
-        """Distance of each patch to the nearest one of its category's memory."""
+    def deviation(self, points: Tensor, number: int) -> Tensor:
+        """Distance of each patch to the nearest one of the category's memory."""
         patches = self.placed(points).transpose(1, 2)
+        # One image at a time needs less memory; what is exported takes batches of any length.
+        parts = [patches.flatten(0, 1)] if torch.compiler.is_exporting() else patches
         with torch.autocast(points.device.type, enabled=False):
-            images = zip(patches, category.tolist(), strict=True)
-            distance = [self._distance(own, number) for own, number in images]
-        return torch.stack(distance).view(-1, *points.shape[2:])
+            distance = [self._distance(part, number) for part in parts]
+        return torch.cat(distance).view(-1, *points.shape[2:])
 
     def _distance(self, patches: Tensor, number: int) -> Tensor:
         members = self.calibration[f"members_{number}"].to(patches.device)

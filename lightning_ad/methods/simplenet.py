@@ -107,7 +107,7 @@ class SimpleNet(AnomalyDetector):
     def patch_scores(self, patches: Tensor) -> Tensor:
         """How abnormal (B, 1, h, w) embedded patches (B, D, h, w) look."""
         scores = -self.discriminator(self.adaptor(patches.movedim(1, -1).flatten(0, -2)))
-        return scores.float().view(len(patches), 1, *patches.shape[-2:])
+        return scores.float().view(patches.shape[0], 1, *patches.shape[-2:])
 
     def compare(self, image: Tensor, category: Tensor) -> tuple[None, dict[str, Tensor]]:
         """Scores of patches, resized bilinearly; there is no reconstruction."""

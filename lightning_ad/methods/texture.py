@@ -140,7 +140,7 @@ class TextureDDM(AnomalyDetector):
 
     def reconstruct(self, image: Tensor, guidance: Tensor, noise: diffusion.Noise) -> Tensor:
         """Noise images (B, 3, H, W) to the level and denoise them, pulled to themselves."""
-        level = torch.full((len(image),), self.level, device=image.device)
+        level = torch.full((image.shape[0],), self.level, device=image.device)
         pull = diffusion.guide_towards(image, self.alpha_bar, guidance)
         denoiser = self.in_precision(self.denoiser)
         with self._blur_where_attended(denoiser) as blur:
@@ -179,7 +179,7 @@ class TextureDDM(AnomalyDetector):
     def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Pixel and feature distance to the guided reconstruction, as in DDAD (eq. 9 and 10)."""
         guidance = self.setting_of("guidance", category)
-        reconstruction = self.reconstruct(image, guidance, diffusion.seeded_noise(image))
+        reconstruction = self.reconstruct(image, guidance, self.noise_of(image))
         pyramid = self.features(torch.cat([reconstruction, image]))[-self.scored_layers :]
         size = (image.shape[-2], image.shape[-1])
         return reconstruction, {

@@ -106,7 +106,7 @@ def test_a_few_steps_approach_the_best_denoiser():
         optimizer.step()
     with torch.no_grad():
         points = 0.5 * torch.randn(50, 5, 8, 8)
-        ratio = found.deviation(points, torch.zeros(50).long()) / points.norm(dim=1)
+        ratio = found.deviation(points, 0) / points.norm(dim=1)
     assert float(ratio.mean()) == pytest.approx(1 - 0.25 / 1.25, abs=0.05)  # untrained: 0.5
 
 
@@ -161,9 +161,7 @@ def test_neighbours_do_not_matter():
 def test_an_image_of_no_known_category_is_taken_for_the_likeliest():
     found, test = opinionated(detector(categories=2)), images(6)
     with torch.no_grad():
-        grids = [
-            found.deviation(found.points(test), torch.full((6,), category)) for category in (0, 1)
-        ]
+        grids = [found.deviation(found.points(test), category) for category in (0, 1)]
         unknown = found.detect(test, torch.full((6,), -1)).parts["patch"]
     likeliest = torch.stack(grids).mean((2, 3)).argmin(0)
     for image, category in enumerate(likeliest.tolist()):
