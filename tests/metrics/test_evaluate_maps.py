@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from lightning_ad.metrics import evaluate_maps
-from tests import reference
+from tests.metrics.random_cases import MOST, expected_metrics, random_case
 
 NAMES = [
     *("image_auroc", "image_auprc", "image_f1max"),
@@ -14,7 +14,7 @@ NAMES = [
 ]
 
 
-def random_case(seed: int, images: int = 6, size: int = 24) -> tuple[np.ndarray, np.ndarray]:
+def rectangles(seed: int, images: int = 6, size: int = 24) -> tuple[np.ndarray, np.ndarray]:
     """Noise that is higher inside a few rectangles, some of which touch at a corner only."""
     rng = np.random.default_rng(seed)
     masks = np.zeros((images, size, size), bool)
@@ -31,23 +31,18 @@ def random_case(seed: int, images: int = 6, size: int = 24) -> tuple[np.ndarray,
 @pytest.mark.parametrize("rounded", [False, True])
 @pytest.mark.parametrize("exact", [False, True])
 def test_agrees_with_independent_references(fpr_limit, rounded, exact):
-    maps, masks = random_case(1)
+    maps, masks = rectangles(1)
     if rounded:  # many ties, also between normal and defective pixels
         maps = np.round(maps * 3) / 3
     results = evaluate_maps(maps, masks, fpr_limit=fpr_limit, exact=exact)
     assert list(results) == NAMES
-    pixels, truth = maps.ravel(), masks.ravel()
-    images, labels = maps.max((1, 2)), masks.any((1, 2))
-    expected = {
-        "image_auroc": roc_auc_score(labels, images),
-        "image_auprc": average_precision_score(labels, images),
-        "image_f1max": reference.f1_maximum(images, labels),
-        "pixel_auroc": roc_auc_score(truth, pixels),
-        "pixel_auprc": average_precision_score(truth, pixels),
-        "pixel_f1max": reference.f1_maximum(pixels, truth),
-        "pixel_aupro": reference.aupro(maps, masks, fpr_limit),
-    }
+    expected = expected_metrics(maps, masks, maps.max((1, 2)), masks.any((1, 2)), fpr_limit)
     assert results == pytest.approx(expected, abs=1e-6)
+
+
+def test_random_cases_agree_with_independent_references():
+    """The first of those that `python -m tests.metrics.random_cases` tries."""
+    assert max(max(random_case(seed).values()) for seed in range(40)) < MOST
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -83,13 +78,13 @@ def test_bounded_form_equals_exact_form_on_hard_scores(name):
 
 @pytest.mark.parametrize("rescale", [sigmoid, np.exp, lambda x: x**3, lambda x: 100 * x + 7])
 def test_monotone_rescaling_changes_nothing(rescale):
-    maps, masks = random_case(3, images=8, size=48)
+    maps, masks = rectangles(3, images=8, size=48)
     rescaled = rescale(maps.astype(np.float64))
     assert evaluate_maps(rescaled, masks) == pytest.approx(evaluate_maps(maps, masks), abs=1e-4)
 
 
 def test_perfect_and_inverted_scores_outside_the_unit_interval():
-    _, masks = random_case(4)
+    _, masks = rectangles(4)
     perfect = evaluate_maps(np.where(masks, 100.0, -30.0), masks)
     assert perfect == pytest.approx(dict.fromkeys(NAMES, 1.0), abs=1e-12)
     inverted = evaluate_maps(np.where(masks, -30.0, 100.0), masks)
@@ -99,7 +94,7 @@ def test_perfect_and_inverted_scores_outside_the_unit_interval():
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, torch.float32])
 @pytest.mark.parametrize("mask_type", [bool, np.uint8, np.int64, np.float32])
 def test_accepts_arrays_and_tensors_of_any_type(dtype, mask_type):
-    maps, masks = random_case(5)
+    maps, masks = rectangles(5)
     expected = evaluate_maps(maps.astype(np.float16), masks, exact=True)
     given = masks.astype(mask_type) * mask_type(1 if mask_type in (bool, np.float32) else 200)
     maps = maps.astype(np.float16)
@@ -120,12 +115,12 @@ def test_accepts_arrays_and_tensors_of_any_type(dtype, mask_type):
     ids=["negative strides", "big endian", "long double", "transposed", "lists"],
 )
 def test_memory_layout_does_not_matter(relaid):
-    maps, masks = random_case(9)
+    maps, masks = rectangles(9)
     assert evaluate_maps(relaid(maps), masks) == evaluate_maps(maps, masks)
 
 
 def test_read_only_arrays_are_read_without_a_warning():
-    maps, masks = random_case(9)
+    maps, masks = rectangles(9)
     maps.flags.writeable = masks.flags.writeable = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -139,7 +134,7 @@ def test_what_is_no_array_of_numbers_is_named(maps):
 
 
 def test_wholly_defective_images_are_counted_without_a_warning():
-    maps, masks = random_case(10)
+    maps, masks = rectangles(10)
     masks[1] = True
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -147,7 +142,7 @@ def test_wholly_defective_images_are_counted_without_a_warning():
 
 
 def test_image_scores_and_labels_can_be_given():
-    maps, masks = random_case(6)
+    maps, masks = rectangles(6)
     labels = np.array([0, 1, 0, 1, 0, 1])
     scores = np.array([0.1, 0.9, 0.8, 0.7, 0.2, 0.6])
     results = evaluate_maps(maps, masks, image_scores=scores, labels=labels)
@@ -156,7 +151,7 @@ def test_image_scores_and_labels_can_be_given():
 
 
 def test_undefined_metrics_are_nan_with_one_warning():
-    maps, masks = random_case(7)
+    maps, masks = rectangles(7)
     with pytest.warns(UserWarning, match="undefined") as caught:
         results = evaluate_maps(maps, np.zeros_like(masks))
     assert len(caught) == 1
@@ -172,7 +167,7 @@ def test_undefined_metrics_are_nan_with_one_warning():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_scores_that_are_not_finite_name_the_image(value):
-    maps, masks = random_case(8)
+    maps, masks = rectangles(8)
     maps[4, 3, 2] = value
     with pytest.raises(ValueError, match=r"anomaly_maps\[4\]"):
         evaluate_maps(maps, masks)
