@@ -14,7 +14,7 @@ from lightning_ad.networks.context_unet import ContextUNet
 
 log = logging.getLogger(__name__)
 
-METHOD_CLASSES = {"ddad": "DDAD", "d3ad": "D3AD", "deco": "DeCoDiff"}
+METHOD_CLASSES = {"ddad": "DDAD", "d3ad": "D3AD", "deco": "DeCoDiff", "invad": "InvAD"}
 """Our class of each method whose authors published checkpoints."""
 
 DECO_CATEGORIES = {

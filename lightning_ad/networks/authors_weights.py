@@ -1,11 +1,13 @@
-"""The authors' published checkpoints of DDAD, D3AD and DeCo-Diff as weights of our denoisers.
+"""The published checkpoints of DDAD, D3AD, DeCo-Diff and InvAD as weights of our denoisers.
 
-Both families of networks are computed exactly by diffusers; only the names differ, and the pixel
+Both families of U-Nets are computed exactly by diffusers; only the names differ, and the pixel
 U-Net keeps queries, keys and values of an attention in one tensor. A place in the authors' network
 (``down.4.1``) is paired with one in ours by walking ours in the order in which theirs is numbered.
+InvAD's transformer has the names of ours.
 """
 
 import argparse
+import math
 import pickle
 import re
 from collections.abc import Iterator
@@ -19,9 +21,10 @@ from torch import Tensor, nn
 from torch.serialization import safe_globals
 
 from lightning_ad.networks.context_unet import SIZES, ContextUNet
+from lightning_ad.networks.feature_dit import FeatureDiT
 from lightning_ad.networks.unet import DiffusionUNet
 
-Method = Literal["ddad", "d3ad", "deco"]
+Method = Literal["ddad", "d3ad", "deco", "invad"]
 State = dict[str, Tensor]
 
 
@@ -60,6 +63,13 @@ LATENT_DIFFUSION = Naming(
 )
 
 
+NEVER_CALLED = ("cls_embed.", "net.y_embedder.", "net.x_embedder_linear.")
+"""Parts of InvAD's published files that its authors' detector has no use for: classes, tokens."""
+
+INVAD_HEADS = 8
+"""Of each attention, by the default of the authors' code, which none of their settings changes."""
+
+
 def import_denoiser(method: Method, checkpoint: Path, denoiser: nn.Module) -> None:
     """Fill our denoiser with the weights of the authors' file.
 
@@ -86,9 +96,11 @@ def import_denoiser(method: Method, checkpoint: Path, denoiser: nn.Module) -> No
     denoiser.load_state_dict(state)
 
 
-def denoiser_for(method: Method, state: State) -> DiffusionUNet | ContextUNet:
+def denoiser_for(method: Method, state: State) -> DiffusionUNet | ContextUNet | FeatureDiT:
     """Denoiser of ours whose settings are read off the shapes in the authors' weights."""
     try:
+        if method == "invad":
+            return _feature_dit(state)
         return _context_unet(state) if method == "deco" else _unet(method, state)
     except (KeyError, ValueError) as error:
         reason = str(error)
@@ -126,9 +138,11 @@ def convert(method: Method, state: State, denoiser: nn.Module) -> State:
     Raises:
         ValueError: if the denoiser is of another family than the method's.
     """
+    if method == "invad" and isinstance(denoiser, FeatureDiT):
+        return feature_dit_state_dict(state)
     if method == "deco" and isinstance(denoiser, ContextUNet):
         return context_unet_state_dict(state, denoiser)
-    if method != "deco" and isinstance(denoiser, DiffusionUNet):
+    if method in ("ddad", "d3ad") and isinstance(denoiser, DiffusionUNet):
         return unet_state_dict(state, denoiser)
     raise ValueError(f"the authors' denoiser of {method} is not a {type(denoiser).__name__}")
 
@@ -154,6 +168,12 @@ def context_unet_state_dict(authors: State, denoiser: ContextUNet) -> State:
     places = dict(_places(denoiser.unet, LATENT_DIFFUSION))
     places["cond_stage_model.embedding"] = "embedding"
     return {_rename(key, places, LATENT_DIFFUSION.layers): v for key, v in authors.items()}
+
+
+def feature_dit_state_dict(authors: State) -> State:
+    """Weights of InvAD's authors by the names of a :class:`FeatureDiT`."""
+    called = {key: value for key, value in authors.items() if not key.startswith(NEVER_CALLED)}
+    return {key.removeprefix("net."): value for key, value in called.items()}
 
 
 def _places(unet: Any, naming: Naming) -> Iterator[tuple[str, str]]:
@@ -237,3 +257,12 @@ def _context_unet(state: State) -> ContextUNet:
         base=base,
         heads=dict(SIZES.values()).get(base, 4),
     )
+
+
+def _feature_dit(state: State) -> FeatureDiT:
+    width, channels = state["net.x_embedder.proj.weight"].shape[:2]
+    depth = 0
+    while f"net.blocks.{depth}.attn.qkv.weight" in state:
+        depth += 1
+    side = math.isqrt(state["net.pos_embed"].shape[1])
+    return FeatureDiT(channels, side, width, depth, INVAD_HEADS)

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from data_modules import MVTecAD, VisA
 from lightning_ad.cli import main
 from lightning_ad.commands.import_weights import DECO_CATEGORIES
 from lightning_ad.detector.checkpoint import load_weights
-from lightning_ad.methods import DDAD
+from lightning_ad.methods import DDAD, InvAD
 from lightning_ad.networks import ContextUNet, DiffusionUNet
 from lightning_ad.networks.authors_weights import (
     Method,
@@ -34,6 +36,87 @@ def test_context_unet_reproduces_the_authors_output():
     with torch.inference_mode():
         d = authors_denoiser("deco")(case["x"], case["t"], case["classes"])
     torch.testing.assert_close(every_fourth(d), case["out"], rtol=1e-4, atol=1e-4)
+
+
+WIDTH, CHANNELS, SIDE, DEPTH = 32, 6, 3, 2
+
+
+def invad_weights() -> dict[str, Tensor]:
+    """Noise in the layout of the published files of InvAD, small."""
+    linear = {
+        "t_embedder.mlp.0": (WIDTH, 256),
+        "t_embedder.mlp.2": (WIDTH, WIDTH),
+        "x_embedder_linear": (WIDTH, CHANNELS),
+        "final_layer.linear": (CHANNELS, WIDTH),
+        "final_layer.adaLN_modulation.1": (2 * WIDTH, WIDTH),
+        "x_embedder.proj": (WIDTH, CHANNELS, 1, 1),
+    }
+    for block in range(DEPTH):
+        for name, out, into in (
+            *(("attn.qkv", 3, 1), ("attn.proj", 1, 1), ("mlp.fc1", 4, 1), ("mlp.fc2", 1, 4)),
+            ("adaLN_modulation.1", 6, 1),
+        ):
+            linear[f"blocks.{block}.{name}"] = (out * WIDTH, into * WIDTH)
+    shapes = {f"net.{name}.weight": shape for name, shape in linear.items()}
+    shapes |= {f"net.{name}.bias": shape[:1] for name, shape in linear.items()}
+    shapes["net.pos_embed"] = (1, SIDE**2, WIDTH)
+    shapes |= {"net.y_embedder.embedding_table.weight": (15, WIDTH)}
+    shapes |= {"cls_embed.weight": (15, WIDTH)}
+    generator = torch.Generator().manual_seed(0)
+    return {n: torch.randn(s, generator=generator) / s[-1] ** 0.5 for n, s in shapes.items()}
+
+
+def dit(w: dict[str, Tensor], x: Tensor, t: Tensor) -> Tensor:
+    """What the authors' transformer computes, written out; heads side by side in the width."""
+
+    def linear(name: str, y: Tensor) -> Tensor:
+        return y @ w[f"net.{name}.weight"].flatten(1).T + w[f"net.{name}.bias"]
+
+    def modulated(y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        return F.layer_norm(y, (WIDTH,), eps=1e-6) * (1 + scale) + shift
+
+    angles = t[:, None] * 10_000 ** -(torch.arange(128) / 128)
+    time = linear("t_embedder.mlp.0", torch.cat([angles.cos(), angles.sin()], 1))
+    time = F.silu(linear("t_embedder.mlp.2", F.silu(time)))[:, None]
+    y = linear("x_embedder.proj", x.flatten(2).transpose(1, 2)) + w["net.pos_embed"]
+    for block in (f"blocks.{number}" for number in range(DEPTH)):
+        a, b, c, d, e, f = linear(f"{block}.adaLN_modulation.1", time).split(WIDTH, -1)
+        q, k, v = linear(f"{block}.attn.qkv", modulated(y, a, b)).split(WIDTH, -1)
+        heads = []
+        for part in (slice(head * 4, head * 4 + 4) for head in range(8)):
+            weight = (q[..., part] @ k[..., part].transpose(1, 2) / 4**0.5).softmax(-1)
+            heads.append(weight @ v[..., part])
+        y = y + c * linear(f"{block}.attn.proj", torch.cat(heads, -1))
+        hidden = F.gelu(linear(f"{block}.mlp.fc1", modulated(y, d, e)), approximate="tanh")
+        y = y + f * linear(f"{block}.mlp.fc2", hidden)
+    shift, scale = linear("final_layer.adaLN_modulation.1", time).split(WIDTH, -1)
+    y = linear("final_layer.linear", modulated(y, shift, scale))
+    return y.transpose(1, 2).unflatten(2, x.shape[-2:])
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_published_file_of_invad_gives_its_transformer(tmp_path: Path, prefix: str):
+    published = {f"{prefix}{name}": value for name, value in invad_weights().items()}
+    torch.save(published, tmp_path / "model_ema_latest.pth")
+    paths = [f"--checkpoint={tmp_path / 'model_ema_latest.pth'}", f"--output={tmp_path / 'o.ckpt'}"]
+    main(["import", "--method=invad", *paths])
+    denoiser = denoiser_for("invad", invad_weights())
+    assert (denoiser.channels, denoiser.side, len(denoiser.blocks)) == (CHANNELS, SIDE, DEPTH)
+    detector = InvAD(denoiser, nn.Identity())
+    load_weights(detector, tmp_path / "o.ckpt")
+    generator = torch.Generator().manual_seed(1)
+    x, t = torch.randn(2, CHANNELS, SIDE, SIDE, generator=generator), torch.tensor([3, 999])
+    with torch.inference_mode():
+        eps = detector.denoiser(x, t)
+    torch.testing.assert_close(eps, dit(invad_weights(), x, t), rtol=1e-4, atol=1e-4)
+
+
+def test_other_files_are_no_transformer_of_invad(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"of invad: key 'net\.x_embedder\.proj\.weight'"):
+        denoiser_for("invad", authors_weights("d3ad"))
+    torch.save(invad_weights() | {"net.strange": torch.zeros(1)}, tmp_path / "published.pth")
+    with pytest.raises(ValueError, match=r"Unknown keys: \['strange'\]"):
+        import_denoiser("invad", tmp_path / "published.pth", denoiser_for("invad", invad_weights()))
 
 
 @pytest.mark.parametrize("method", ["ddad", "d3ad", "deco"])
