@@ -5,7 +5,7 @@ processes. What an augmentation draws depends on the seed, the epoch and the ima
 workers, processes or where a run was resumed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,13 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
     def memory_dataloader(self) -> DataLoader[Batch]:
         """The training images without augmentation, each once and in order: for feature banks."""
         return self._once(self.training_records(), self._prepare("train"))
+
+    def fold_dataloaders(self, count: int) -> Iterator[tuple[DataLoader[Batch], DataLoader[Batch]]]:
+        """Of each of so many folds of the training images, the others' loader and its own."""
+        load = self._prepare("train")
+        for fold in self.folds(count):
+            others = [record for record in self.training_records() if record not in fold]
+            yield self._once(others, load), self._once(fold, load)
 
     def test_dataloader(self) -> DataLoader[DescribedBatch]:
         """The test images of all chosen categories, each once."""

@@ -225,6 +225,28 @@ class Catalogue(ABC):
         """The normal training images without those held out."""
         return self._train_and_held_out[0]
 
+    def folds(self, count: int) -> list[list[Record]]:
+        """The training records in ``count`` parts, alike of each category, specimens together.
+
+        Raises:
+            DataError: if a category has fewer specimens than that.
+        """
+        folds: list[list[Record]] = [[] for _ in range(count)]
+        for category in self.categories:
+            own = [record for record in self.training_records() if record.category == category]
+            specimens = _specimens(own, self.root)
+            if len(specimens) < count:
+                raise DataError(
+                    f"{self.data_set}: {len(specimens)} training images or specimens of {category} "
+                    f"cannot be parted into {count} folds (model.folds)"
+                )
+            sizes = [0] * count
+            for photographs in specimens:
+                smallest = sizes.index(min(sizes))
+                sizes[smallest] += len(photographs)
+                folds[smallest] += [own[place] for place in photographs]
+        return folds
+
 
 def _specimens(records: Sequence[Record], root: Path) -> list[list[int]]:
     """Places of each specimen's photographs among the records, ordered by a hash of its name.

@@ -15,9 +15,9 @@ from lightning_ad.detector.detector import AnomalyDetector, Detection
 from lightning_ad.detector.processes import data_module, of_all_processes
 from lightning_ad.metrics.aupro import check_limit
 from lightning_ad.metrics.detection import METRICS_VERSION, DetectionMetrics
+from lightning_ad.metrics.verdicts import Judged, count_verdicts
 from lightning_ad.reports.files import (
     PARTS,
-    ScoredImage,
     fingerprint,
     metric_rows,
     name_below,
@@ -25,6 +25,7 @@ from lightning_ad.reports.files import (
     write_csv,
     write_json,
 )
+from lightning_ad.reports.verdict_table import verdicts_table
 
 SCORES = ("path", "category", "label", "score", "kind", "threshold", "p_value", "verdict")
 """Columns of scores.csv; none differs between two tests of one model."""
@@ -59,7 +60,7 @@ class Evaluation(Callback):
         self.metrics = DetectionMetrics(
             data.categories, self.fpr_limit, self.exact, data.has_masks
         ).to(pl_module.device)
-        self.scored: list[ScoredImage] = []
+        self.scored: list[Judged] = []
         self.unmarked: list[str] = []
 
     def on_test_batch_start(
@@ -85,14 +86,15 @@ class Evaluation(Callback):
         """Count the batch; no communication, as processes may have different numbers of batches."""
         detector: Any = pl_module
         detection: Detection = outputs
-        self.finder.find(detector, detection, batch)
+        findings = self.finder.find(detector, detection, batch)
         label, category, path = batch["label"], batch["category"], batch["path"]
         self.metrics.update(
             detection.anomaly_map, batch["mask"], detection.score, label, category, path
         )
         names = [self.metrics.categories[index] for index in category.tolist()]
-        lines = zip(path, names, label.tolist(), detection.score.tolist(), strict=True)
-        self.scored += [ScoredImage(*line) for line in lines]
+        verdicts = [finding.verdict for finding in findings]
+        lines = zip(path, names, batch["kind"], label.tolist(), verdicts, strict=True)
+        self.scored += [Judged(*line) for line in lines]
         marked = batch["mask"].flatten(1).any(1) | ~label.bool()
         self.unmarked += [
             name for name, is_marked in zip(path, marked, strict=True) if not is_marked
@@ -116,12 +118,13 @@ class Evaluation(Callback):
                 logger.log_hyperparams({"fingerprint": definition["fingerprint"]})
             speed = _speed(trainer)
             definition["test_files"] = data_module(trainer).files_hash("test")
+            self.verdicts = count_verdicts(self.scored, self.metrics.categories)
             folder = Path(trainer.default_root_dir)
-            self._write(folder, definition, speed)
             detector: Any = pl_module
+            self._write(folder, definition, detector.decision() | speed)
             self.finder.write(detector, "scores.csv", SCORES, definition["fingerprint"])
             self._tell_unmarked(data_module(trainer).has_masks)
-            self._print(definition, speed)
+            self._print(definition, speed, detector)
         del self.metrics, self.scored, self.unmarked, self.finder
 
     def _definition(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
@@ -150,11 +153,15 @@ class Evaluation(Callback):
         names = sorted(name_below(image.path, root).as_posix() for image in self.scored)
         return {"part": f"{len(names)} of {listed} test images", "part_names": names_hash(names)}
 
-    def _write(self, folder: Path, definition: dict[str, Any], speed: dict[str, float]) -> None:
+    def _write(self, folder: Path, definition: dict[str, Any], more: dict[str, Any]) -> None:
         logged = {f"test/{name}": value for name, value in self.results.items()}
-        write_json(
-            folder / "metrics.json", logged | speed | {"images": len(self.scored)} | definition
-        )
+        verdicts = {
+            f"verdicts/{category}/{name}": value
+            for category, counts in self.verdicts.items()
+            for name, value in counts.fields().items()
+        }
+        images = {"images": len(self.scored)}
+        write_json(folder / "metrics.json", logged | more | images | verdicts | definition)
         names, rows, titles = metric_rows(self.results)
         lines = [[title, *row] for title, row in zip(titles, rows, strict=True)]
         write_csv(folder / "metrics.csv", ["category", *names], lines)
@@ -172,7 +179,9 @@ class Evaluation(Callback):
                 ", ".join(self.unmarked[:3]) + (", ..." if len(self.unmarked) > 3 else ""),
             )
 
-    def _print(self, definition: dict[str, Any], speed: dict[str, float]) -> None:
+    def _print(
+        self, definition: dict[str, Any], speed: dict[str, float], detector: AnomalyDetector
+    ) -> None:
         caption = f"protocol {definition['protocol']}, fingerprint {definition['fingerprint']}"
         caption += "".join(f"\nonly {definition[name]}" for name in PARTS if name in definition)
         if speed:
@@ -180,9 +189,12 @@ class Evaluation(Callback):
             caption += f"\n{rate:,.1f} images/s, {duration:,.1f} ms per image"
         counts = Counter(image.category for image in self.scored)
         Console().print(results_table(self.results, counts, caption))
+        if self.verdicts:
+            caption = "\n".join(detector.described_decision())
+            Console().print(verdicts_table(self.verdicts, caption))
 
 
-def _require_once(scored: list[ScoredImage]) -> None:
+def _require_once(scored: list[Judged]) -> None:
     repeated = [
         path for path, count in Counter(image.path for image in scored).items() if count > 1
     ]

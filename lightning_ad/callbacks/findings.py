@@ -1,6 +1,7 @@
 """Keeps what a detector says about each image of a test or a prediction, batch by batch."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,17 +51,18 @@ class Finder:
         table: str,
         columns: Sequence[str],
         fingerprint: str | None = None,
-    ) -> None:
-        """Put together what all processes found, when they are through; by the first one."""
-        calibrated = "image_threshold" in detector.calibration
+    ) -> Counter[tuple[str, str | None]]:
+        """Put together what all processes found, when they are through; by the first one.
+
+        Returns the number of images by category and verdict.
+        """
         about = {
             "method": type(detector).__name__,
             "fingerprint": fingerprint,
             "root": str(self._data.root),
-            "false_alarm_rate": detector.false_alarm_rate if calibrated else None,
-            "threshold_from": "calibration" if calibrated else None,
+            **detector.decision(),
         }
-        write_findings(self._folder, self._processes, about, table, columns)
+        return write_findings(self._folder, self._processes, about, table, columns)
 
     def write_unfinished(self, table: str, columns: Sequence[str]) -> None:
         """Write what this process has found so far."""

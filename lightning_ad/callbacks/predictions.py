@@ -19,6 +19,7 @@ from lightning_ad.detector.processes import data_module, of_all_processes
 from lightning_ad.reports.drawing import Scale, heat, photograph, reconstructed, row_of, tiles_of
 from lightning_ad.reports.files import harmless, name_below
 from lightning_ad.reports.pictures import picture_name, write_picture
+from lightning_ad.reports.verdict_table import flagged
 
 log = logging.getLogger(__name__)
 
@@ -102,9 +103,11 @@ class Predictions(Callback):
         shares = of_all_processes(data_module(trainer).unreadable)  # all are through then
         self.unreadable = [problem for share in shares for problem in share]
         if trainer.is_global_zero:
-            self.finder.write(pl_module, "predictions.csv", COLUMNS)
+            counts = self.finder.write(pl_module, "predictions.csv", COLUMNS)
             for file in _folder(trainer).glob("predictions-until-error-*.csv"):
                 file.unlink()  # all of its images are in the table
+            for line in [*flagged(counts), *pl_module.described_decision()]:
+                log.info(line)
             log.info("predictions: %s", _folder(trainer) / "predictions.csv")
         self.finder = None
 

@@ -28,6 +28,7 @@ from lightning_ad.callbacks.preemption import end_on_signals
 from lightning_ad.commands.arguments import OF_A_PHASE, with_files_read, with_own_config
 from lightning_ad.detector.checkpoint import read_checkpoint
 from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.thresholds import require_decision
 from lightning_ad.experiment.experiment import Experiment
 from lightning_ad.experiment.phases import announce
 from lightning_ad.experiment.run_folder import RunFolder
@@ -50,6 +51,9 @@ for room in (methods, networks):
 
 LONGEST_NAME = 100
 """Characters of a folder that is named after several categories."""
+
+DECIDING = ("test", "predict")
+"""The subcommands that give verdicts."""
 
 DEFAULTS = {
     "data": "SyntheticTextures",
@@ -131,6 +135,8 @@ class ExperimentCLI(LightningCLI):
             help="how long the whole run may take, such as 90s, 20m or 1h30m; phases share it in "
             "the proportions of their epochs",
         )
+        for name in DECIDING:
+            _add_decision(self._subcommand_parsers[name])
         for name, parser in self._subcommand_parsers.items():
             parser.usage = f"lightning {name} --config FILE [--OPTION VALUE ...]"
             parser._action_groups = sorted(
@@ -184,6 +190,8 @@ class ExperimentCLI(LightningCLI):
             self.limit = _limit(self.began, self.settings.time)
         if self.subcommand != "fit":
             self._choose_checkpoint()
+        if self.subcommand in DECIDING:
+            self._settle_decision()
         if self.subcommand == "test":
             self.settings.verbose = False  # Evaluation prints one table
             self._choose_folder()
@@ -200,6 +208,14 @@ class ExperimentCLI(LightningCLI):
             raise SystemExit("--weights_only has no effect here: nothing but weights is ever read")
         if self.settings.get("return_predictions"):
             raise SystemExit("--return_predictions has no effect here: they are files in --run_dir")
+
+    def _settle_decision(self) -> None:
+        """A false-alarm rate is the model's own setting, whatever it is typed as."""
+        given = self.settings
+        require_decision(given.false_alarm_rate, given.threshold, given.smallest_region)
+        if given.false_alarm_rate is not None:
+            given.model.init_args.false_alarm_rate = given.false_alarm_rate
+        given.pop("false_alarm_rate")
 
     def _choose_checkpoint(self) -> None:
         self.source = Path(self.settings.ckpt_path or self.run.final)
@@ -251,6 +267,9 @@ class ExperimentCLI(LightningCLI):
         settings = self.settings.clone()
         for name in ("config", "overwrite", "ckpt_path", "time"):
             settings.pop(name, None)
+        for name, usual in (("threshold", None), ("smallest_region", 1)):
+            if settings.get(name) == usual:
+                settings.pop(name, None)  # fit has no such option
         text = self._parser(self.subcommand).dump(settings, skip_unset=False, skip_validation=True)
         return yaml.safe_load(text)
 
@@ -274,6 +293,10 @@ class ExperimentCLI(LightningCLI):
         if self.subcommand == "fit":
             return
         self.experiment.take(self.checkpoint, self.source)
+        if self.subcommand in DECIDING:
+            self.model.decide_by(
+                threshold=self.settings.threshold, smallest_region=self.settings.smallest_region
+            )
         if self.subcommand == "test":
             self.run.require_same_test(self.datamodule.files_hash("test"))
         if self.subcommand != "validate" and _is_first_process():
@@ -307,6 +330,28 @@ class ExperimentCLI(LightningCLI):
         loggers = loggers_of(self.config_init[self.subcommand].trainer.logger)
         if any(isinstance(logger, WandbLogger) for logger in loggers):
             remember_run_id(self.run.path, self.run_id)
+
+
+def _add_decision(parser: LightningArgumentParser) -> None:
+    """Options that move verdicts and regions of a calibrated checkpoint."""
+    parser.add_argument(
+        "--false_alarm_rate",
+        type=float | None,
+        default=None,
+        help="another share of normal images to let through (short for --model.false_alarm_rate)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float | None,
+        default=None,
+        help="a score above which images are flagged, instead of the calibrated one",
+    )
+    parser.add_argument(
+        "--smallest_region",
+        type=int,
+        default=1,
+        help="area in pixels of a photograph below which no region is reported",
+    )
 
 
 def _print_nothing(file: Any = None) -> None:

@@ -87,6 +87,9 @@ class AnomalyDetector(LightningModule, ABC):
             see `lightning_ad.detector.normals`; for parts that lie alike in all images.
         top_share: share of the map's largest values whose mean is an image's score; 0 takes the
             largest one.
+        folds: K, for methods that train nothing: cross-calibration. The training images are scored
+            as well, each K-th of them by what the others teach, so that many more normal scores
+            vouch for a false-alarm rate; calibration takes K times as long.
     """
 
     protocol = "default"
@@ -99,17 +102,20 @@ class AnomalyDetector(LightningModule, ABC):
     """Names of settings that may be one number, or one per category by name."""
 
     def __init__(
-        self, false_alarm_rate: float = 0.01, standardize: bool = False, top_share: float = 0.0
+        self,
+        false_alarm_rate: float = 0.01,
+        standardize: bool = False,
+        top_share: float = 0.0,
+        folds: int | None = None,
     ) -> None:
         super().__init__()
-        if not 0 < false_alarm_rate < 1:
-            raise ValueError(
-                f"model.false_alarm_rate must lie between 0 and 1, got {false_alarm_rate}"
-            )
+        thresholds.require_decision(false_alarm_rate)
         if not 0 <= top_share < 1:
             raise ValueError(f"model.top_share must be from 0 to below 1, not {top_share}")
+        if folds is not None:
+            require_at_least(2, folds=folds)
         self.false_alarm_rate = false_alarm_rate
-        self.standardize, self.top_share = standardize, top_share
+        self.standardize, self.top_share, self.folds = standardize, top_share, folds
         self.categories: list[str] = []
         self.choices: dict[str, tuple[float, ...]] = {}
         """Values of settings of which calibration chooses one for each category."""
@@ -118,6 +124,9 @@ class AnomalyDetector(LightningModule, ABC):
         """What its checkpoints carry about settings and data, see `lightning_ad.experiment`."""
         self.phase = ""
         self.framing: Framing | None = None
+        self.threshold_by_hand: float | None = None
+        self.calibrated_rate: float | None = None
+        """The false-alarm rate that its checkpoint was calibrated for."""
         self.smallest_region = 1
         """Area in pixels of a photograph below which no region is reported."""
         self.precision = "32-true"
@@ -202,11 +211,8 @@ class AnomalyDetector(LightningModule, ABC):
         """
         if self.framing is None:
             raise RuntimeError("only what `load_detector` returns knows how photographs are read")
-        if category not in (None, *self.categories):
-            raise ValueError(f"category '{category}' is none of the detector's, {self.categories}")
+        which = torch.tensor([self.number_of(category)], device=self.device)
         pixels = pixels_of(photograph, self.framing.white_level)
-        index = UNKNOWN_CATEGORY if category is None else self.categories.index(category)
-        which = torch.tensor([index], device=self.device)
         with self.in_own_precision():
             found = self.detect(seen(pixels, self.framing).to(self.device), which)
         return self.findings(found, which, [(pixels.shape[0], pixels.shape[1])])[0]
@@ -290,8 +296,67 @@ class AnomalyDetector(LightningModule, ABC):
                 f"{tuple(found.shape)}"
             )
 
+    def decide_by(
+        self,
+        false_alarm_rate: float | None = None,
+        threshold: float | None = None,
+        smallest_region: int = 1,
+    ) -> None:
+        """Move the thresholds; nothing is trained or scored again.
+
+        Args:
+            false_alarm_rate: see `AnomalyDetector`; if not given, it stays as it is.
+            threshold: a score above which images count as anomalous, instead of the calibrated
+                one; that of pixels stays.
+            smallest_region: area in pixels of a photograph below which no region is reported.
+
+        Raises:
+            ValueError: for what is no such number, or for both a rate and a threshold.
+        """
+        thresholds.require_decision(false_alarm_rate, threshold, smallest_region)
+        self.threshold_by_hand, self.smallest_region = threshold, smallest_region
+        if false_alarm_rate is not None:
+            self.false_alarm_rate = false_alarm_rate
+            self.set_thresholds()
+
+    def threshold(self, false_alarm_rate: float, category: str | None = None) -> float:
+        """The image threshold of another false-alarm rate; `decide_by` makes it the one in force.
+
+        ``category`` is one of `categories`; None takes the normal images of all of them.
+        """
+        number = self.number_of(category)
+        return thresholds.threshold_of(self.calibration, false_alarm_rate, number)
+
+    def decision(self) -> dict[str, Any]:
+        """Where the thresholds in force come from, by the names of predictions.json."""
+        if self.threshold_by_hand is not None:
+            return {"false_alarm_rate": None, "threshold_from": "hand"}
+        if "image_threshold" not in self.calibration:
+            return {"false_alarm_rate": None, "threshold_from": None}
+        return {"false_alarm_rate": self.false_alarm_rate, "threshold_from": "calibration"}
+
+    def described_decision(self) -> list[str]:
+        """The same in lines, with what is to be said against it."""
+        if self.threshold_by_hand is not None:
+            return [f"flagged above {self.threshold_by_hand:g}, a threshold given by hand"]
+        if "image_threshold" not in self.calibration:
+            return []
+        rate = thresholds.percent(self.false_alarm_rate)
+        return [
+            f"flagged at a stated false-alarm rate of {rate}",
+            *thresholds.shortage(thresholds.fewest(self.calibration), self.false_alarm_rate),
+        ]
+
+    def number_of(self, category: str | None) -> int:
+        """The index of one of `categories`, or `UNKNOWN_CATEGORY` for None."""
+        if category not in (None, *self.categories):
+            raise ValueError(f"category '{category}' is none of the detector's, {self.categories}")
+        return UNKNOWN_CATEGORY if category is None else self.categories.index(category)
+
     def image_threshold(self, category: Tensor) -> Tensor:
         """Score (B,) above which an image of the category (B,) is called anomalous."""
+        if self.threshold_by_hand is not None:
+            return torch.full(category.shape, self.threshold_by_hand, device=category.device)
         return self._threshold("image_threshold", category)
 
     def pixel_threshold(self, category: Tensor) -> Tensor:
@@ -307,7 +372,12 @@ class AnomalyDetector(LightningModule, ABC):
 
     def fingerprint_fields(self, datamodule: Any) -> dict[str, Any]:
         """What the numbers of a test depend on beside `protocol` and data, as JSON values."""
-        return thresholds.part_calibrated_on(self.calibration)
+        fields = thresholds.part_calibrated_on(self.calibration)
+        if self.threshold_by_hand is not None:
+            return fields | {"moved_to": f"threshold {self.threshold_by_hand:g}"}
+        if self.calibrated_rate not in (None, self.false_alarm_rate):
+            return fields | {"moved_to": f"false_alarm_rate {self.false_alarm_rate:g}"}
+        return fields
 
     def set_thresholds(self) -> None:
         """Take thresholds for `false_alarm_rate` from the held-out images' scores."""
@@ -462,6 +532,11 @@ class AnomalyDetector(LightningModule, ABC):
         """
         if self._met is not datamodule:
             self.match_categories(datamodule.categories, stage)
+            if self.folds and self.phases():
+                raise ValueError(
+                    f"model.folds is for methods that train nothing; {type(self).__name__} would "
+                    "have to be trained for each fold: leave it out"
+                )
             if stage != "fit":
                 self._require_same_size(datamodule)
             self.check_data(datamodule, stage)
@@ -585,6 +660,7 @@ class AnomalyDetector(LightningModule, ABC):
                 "give the checkpoint's own config.yaml, or no --config at all"
             )
         thresholds.require_movable(checkpoint, self.false_alarm_rate)
+        self.calibrated_rate = thresholds.stated_rate(checkpoint)
         self.take_categories(checkpoint)
         trainer, datamodule = self._trainer, getattr(self._trainer, "datamodule", None)
         if trainer is not None and trainer.state.fn is not None and datamodule is not None:

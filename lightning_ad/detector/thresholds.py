@@ -36,6 +36,36 @@ def conformal_quantile(scores: Tensor, false_alarm_rate: float) -> float:
     return float(scores.sort().values[min(rank, len(scores)) - 1])
 
 
+def require_decision(
+    rate: float | None, threshold: float | None = None, smallest_region: int = 1
+) -> None:
+    """Raise a ValueError for numbers that decide nothing, or for a rate and a threshold."""
+    if rate is not None and not 0 < rate < 1:
+        raise ValueError(f"model.false_alarm_rate must lie between 0 and 1, got {rate}")
+    if threshold is not None and not math.isfinite(threshold):
+        raise ValueError(f"the threshold must be a finite number, not {threshold}")
+    if rate is not None and threshold is not None:
+        raise ValueError(
+            f"a false_alarm_rate of {rate:g} and a threshold of {threshold:g} exclude each other: "
+            "give one of them"
+        )
+    if smallest_region < 1:
+        raise ValueError(f"smallest_region must be at least 1 pixel, not {smallest_region}")
+
+
+def threshold_of(calibration: Calibration, rate: float, category: int) -> float:
+    """The image threshold of a rate, from the scores of a category's normal images.
+
+    Warns if these are too few for it.
+    """
+    require_decision(rate)
+    own = members(calibration[CATEGORY], category + 1)[category]
+    scores = calibration[LEVELS["image"]][own]
+    for line in shortage(len(scores), rate):
+        rank_zero_warn(line)
+    return conformal_quantile(scores, rate)
+
+
 def keep_scores(calibration: Calibration, scored: dict[str, Tensor], held_out: int) -> None:
     """Keep ``score`` (N,), ``pixels`` (N, 1024) and ``category`` (N,) of held-out normal images.
 
@@ -82,10 +112,8 @@ def p_values(calibration: Calibration, score: Tensor, category: Tensor) -> Tenso
 def require_movable(checkpoint: dict[str, Any], rate: float) -> None:
     """Raise a ValueError where another rate is asked of a checkpoint that kept no scores."""
     state = checkpoint["state_dict"]
-    if "config" not in checkpoint or f"calibration.{CATEGORY}" in state:
-        return
-    stated = yaml.safe_load(checkpoint["config"])["model"]["init_args"]["false_alarm_rate"]
-    if stated != rate:
+    stated = stated_rate(checkpoint)
+    if stated not in (None, rate) and f"calibration.{CATEGORY}" not in state:
         raise ValueError(
             f"model.false_alarm_rate is {rate:g}, but the checkpoint has the thresholds of "
             f"{stated:g} and kept no scores to take others from, as earlier versions did not: "
@@ -93,12 +121,34 @@ def require_movable(checkpoint: dict[str, Any], rate: float) -> None:
         )
 
 
-def warn_of_few(category: Tensor, rate: float) -> None:
-    """Warn where the held-out images (N,) of a category are too few for a false-alarm rate."""
-    fewest = int(category.bincount().min())
-    if (fewest + 1) * rate < 1:
-        rank_zero_warn(
-            f"{fewest} held-out normal images of a category vouch for a false-alarm rate of "
-            f"{1 / (fewest + 1):.2g}, not for {rate:g} (model.false_alarm_rate): the threshold is "
-            "the largest score seen; a larger data.val_fraction holds out more"
-        )
+def stated_rate(checkpoint: dict[str, Any]) -> float | None:
+    """The false-alarm rate that a final checkpoint was calibrated for; None if it is of a phase."""
+    if "config" not in checkpoint:
+        return None
+    return yaml.safe_load(checkpoint["config"])["model"]["init_args"].get("false_alarm_rate")
+
+
+def images_for(rate: float) -> int:
+    """How many normal images vouch for a false-alarm rate: n do for 1 / (n + 1) or more."""
+    return math.ceil(round(1 / rate, 6)) - 1
+
+
+def fewest(calibration: Calibration) -> int | None:
+    """The number of normal images of the category with the fewest; None if none were kept."""
+    return int(calibration[CATEGORY].bincount().min()) if CATEGORY in calibration else None
+
+
+def shortage(images: int | None, rate: float) -> list[str]:
+    """A line if so many normal images are too few for a rate; else none."""
+    if images is None or images >= images_for(rate):
+        return []
+    return [
+        f"{images} normal images of a category vouch for a false-alarm rate of "
+        f"{percent(1 / (images + 1))} or more, not for {percent(rate)}: the threshold is their "
+        "largest score"
+    ]
+
+
+def percent(rate: float) -> str:
+    """A rate as it is read: 0.05 is 5 %."""
+    return f"{100 * rate:.3g} %"

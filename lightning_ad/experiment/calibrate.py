@@ -2,9 +2,11 @@
 
 After training, normal images that were never trained on pass once through the detector. They give
 the constants that fuse its distance maps, its memory of training images where it keeps one, and
-the scores that thresholds with a stated false-alarm rate are taken from. Everything lands in the
-checkpoint, so that one image can be scored alone, anywhere, with the same result. Test images play
-no part.
+the scores that thresholds with a stated false-alarm rate are taken from. With folds, the training
+images are scored as well, each by what others teach (cross-conformal prediction: Vovk, "Cross-
+conformal predictors", Annals of Mathematics and Artificial Intelligence 74, 2015). Everything lands
+in the checkpoint, so that one image can be scored alone, anywhere, with the same result. Test
+images play no part.
 """
 
 from typing import Any
@@ -19,8 +21,9 @@ from lightning_ad.detector.calibration import Calibration
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.normals import learn_normals
 from lightning_ad.detector.processes import Rows, gather, of_all_processes
-from lightning_ad.detector.thresholds import keep_scores, warn_of_few
+from lightning_ad.detector.thresholds import keep_scores
 from lightning_ad.experiment.choose import Observe, choose
+from lightning_ad.experiment.phases import announce
 
 
 def calibrate(detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDataModule) -> None:
@@ -29,24 +32,45 @@ def calibrate(detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDa
     Runs inside ``trainer``, on its devices, precision and processes; every process ends with the
     same numbers.
     """
-    detector.calibration = Calibration()
-    for memory in detector.memory_passes(trainer.strategy.root_device):
-        _Pass(detector, memory.observe).run(trainer, datamodule.memory_dataloader())
-        memory.finish()
-    detector.calibration.cpu()
+    normal_images = len(datamodule.held_out_records())
+    compared: list[Rows] = []
+    if detector.folds:
+        compared += _compare_folds(detector, trainer, datamodule, detector.folds)
+        normal_images += len(datamodule.training_records())
+    _remember(detector, trainer, datamodule.memory_dataloader())
     if detector.choices:
         held_out = datamodule.val_dataloader()
         choose(detector, datamodule, lambda look: _Pass(detector, look).run(trainer, held_out))
-    compared = _compare(detector, trainer, datamodule.val_dataloader())
+    compared += _compare(detector, trainer, datamodule.val_dataloader())
     if not sum(of_all_processes(len(compared))):
         raise RuntimeError("no held-out normal images to calibrate on: raise data.val_fraction")
     if detector.standardize:
         learn_normals(detector.calibration, compared, len(detector.categories))
     detector.set_constants(gather([_extremes(rows) for rows in compared]))
     scored = gather([_scores(detector, rows) for rows in compared])
-    warn_of_few(scored["category"], detector.false_alarm_rate)
-    keep_scores(detector.calibration, scored, len(datamodule.held_out_records()))
+    keep_scores(detector.calibration, scored, normal_images)
     detector.set_thresholds()
+
+
+def _compare_folds(
+    detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDataModule, count: int
+) -> list[Rows]:
+    """The maps of the training images, each fold's by what the others teach."""
+    compared: list[Rows] = []
+    for number, (others, fold) in enumerate(datamodule.fold_dataloaders(count), 1):
+        announce(f"cross-calibration: fold {number} of {count}")
+        _remember(detector, trainer, others)
+        compared += _compare(detector, trainer, fold)
+    return compared
+
+
+def _remember(detector: AnomalyDetector, trainer: Trainer, loader: DataLoader) -> None:
+    """Let the detector learn from normal images what it keeps of them."""
+    detector.calibration = Calibration()
+    for memory in detector.memory_passes(trainer.strategy.root_device):
+        _Pass(detector, memory.observe).run(trainer, loader)
+        memory.finish()
+    detector.calibration.cpu()
 
 
 class _Pass(LightningModule):

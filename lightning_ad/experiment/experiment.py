@@ -25,6 +25,7 @@ from lightning_ad.experiment.planning import Planner
 from lightning_ad.experiment.run_folder import RunFolder
 from lightning_ad.experiment.time_budget import TimeLimit, Timetable
 from lightning_ad.experiment.trainers import Trainers
+from lightning_ad.experiment.vouching import vouched_for
 
 SELF_SUFFICIENT = ("seed_everything", "model", "data", "evaluation")
 """Sections of the configuration that a final checkpoint carries."""
@@ -90,6 +91,7 @@ class Experiment:
         if self._is_over(self.run.final, self.detector.phases()):
             announce(f"{self.run.final} is complete: going on to its test")
         else:
+            announce(vouched_for(self.detector, self.data))
             self._train(start, limit)
             self._calibrate()
         if not any(record.split == "test" for record in self.data.records()):

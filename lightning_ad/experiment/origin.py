@@ -104,7 +104,11 @@ def of_test(config: dict[str, Any]) -> dict[str, Any]:
     if autoencoder:  # a checkpoint names it, where the run's configuration leaves it open
         autoencoder["init_args"].pop("architecture", None)
     settings["trainer"] = {"precision": settings["trainer"]["precision"]}
-    return settings | {"evaluation": config.get("evaluation")}
+    decision = {
+        "threshold": config.get("threshold"),
+        "smallest_region": config.get("smallest_region", 1),
+    }
+    return settings | decision | {"evaluation": config.get("evaluation")}
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:

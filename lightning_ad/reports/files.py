@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.table import Table
 
@@ -18,15 +18,6 @@ PARTS = ("part", "calibrated_on")
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """What a cell begins with that spreadsheets take for a formula."""
-
-
-class ScoredImage(NamedTuple):
-    """One line of scores.csv."""
-
-    path: str
-    category: str
-    label: int
-    score: float
 
 
 def fingerprint(fields: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ first process writes all of it in the order of the paths, `docs/decisions.md` ha
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,10 @@ class Findings:
 
 def write_findings(
     folder: Path, processes: int, about: Mapping[str, Any], table: str, columns: Sequence[str]
-) -> None:
+) -> Counter[tuple[str, str | None]]:
     """Write what the ledgers of so many processes hold, and remove them.
+
+    Returns the number of images by category and verdict.
 
     That is predictions.json, which begins with ``about``; regions.csv; regions.coco.json; and
     ``table``, a CSV file with these ``columns``.
@@ -86,8 +89,11 @@ def write_findings(
     _write_predictions(folder / "predictions.json", about, findings)
     write_csv(folder / "regions.csv", REGION_COLUMNS, _region_rows(findings))
     _write_coco(folder / "regions.coco.json", findings)
+    images = (line["image"] for line in findings)
+    counts = Counter((image["category"], image["verdict"]) for image in images)
     for ledger in ledgers:
         ledger.unlink()
+    return counts
 
 
 def write_table(file: Path, columns: Sequence[str], findings: Findings) -> None:

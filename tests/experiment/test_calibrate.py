@@ -10,8 +10,10 @@ from lightning.pytorch import Trainer
 
 from data_modules import MVTecAD
 from lightning_ad.detector.calibration import Calibration
+from lightning_ad.detector.memory import MemoryPass
 from lightning_ad.detector.thresholds import (
     conformal_quantile,
+    images_for,
     keep_scores,
     p_values,
     require_movable,
@@ -158,3 +160,139 @@ def test_p_values_count_normal_scores_and_agree_with_the_thresholds_of_every_rat
 def test_without_normal_scores_there_are_no_p_values():
     found = p_values(Calibration(), torch.rand(2), torch.tensor([0, -1]))
     assert found.isnan().all()
+
+
+@pytest.mark.parametrize(("held_out", "rate"), [(19, 0.05), (40, 0.1), (199, 0.01)])
+def test_false_alarms_stay_at_the_stated_rate_over_many_calibrations(held_out, rate):
+    """A thousand calibrations on scores of a skewed distribution, whose tail is known exactly."""
+    generator = torch.Generator().manual_seed(19)
+    shares = []
+    for _ in range(1000):
+        normal = torch.randn(held_out, generator=generator).exp()
+        threshold = torch.tensor(conformal_quantile(normal, rate))
+        shares.append(float(torch.special.ndtr(-threshold.log())))  # of all normal images above it
+    share, spread = torch.tensor(shares).mean(), torch.tensor(shares).std()
+    assert share <= rate + 2 * spread / 1000**0.5
+    assert share > rate / 2 - 2 * spread / 1000**0.5  # it is no empty promise
+
+
+def calibrated(scores, **decision):
+    detector = Brightness(false_alarm_rate=0.1)
+    detector.categories = ["bottle", "cable"]
+    detector.calibration = kept(scores, torch.arange(len(scores)) % 2)
+    detector.set_thresholds()
+    detector.decide_by(**decision)
+    return detector
+
+
+def test_a_threshold_moves_by_a_rate_or_by_hand_and_says_so():
+    scores = torch.arange(1.0, 200.0)  # odd ones of bottles, even ones of cables
+    category = torch.tensor([0, 1, -1])
+    detector = calibrated(scores)
+    assert detector.decision() == {"false_alarm_rate": 0.1, "threshold_from": "calibration"}
+    assert detector.threshold(0.2, "bottle") == 161 and detector.threshold(0.2) == 160
+    before = detector.image_threshold(category)
+    detector.decide_by(false_alarm_rate=0.2)
+    assert detector.image_threshold(category).tolist() == [161, 160, 160]
+    assert before.tolist() != detector.image_threshold(category).tolist()
+    by_hand = calibrated(scores, threshold=3.5)
+    assert by_hand.image_threshold(category).tolist() == [3.5] * 3
+    assert by_hand.decision() == {"false_alarm_rate": None, "threshold_from": "hand"}
+    assert torch.equal(
+        by_hand.pixel_threshold(category), calibrated(scores).pixel_threshold(category)
+    )
+
+
+@pytest.mark.parametrize(
+    ("decision", "message"),
+    [
+        ({"false_alarm_rate": 1.0}, "between 0 and 1"),
+        ({"threshold": math.nan}, "finite"),
+        ({"false_alarm_rate": 0.1, "threshold": 3.0}, "exclude each other"),
+        ({"smallest_region": 0}, "at least 1"),
+    ],
+)
+def test_what_decides_nothing_is_refused(decision, message):
+    with pytest.raises(ValueError, match=message):
+        calibrated(torch.rand(9), **decision)
+
+
+def test_a_moved_threshold_is_part_of_the_fingerprint_and_the_checkpoints_own_is_not():
+    detector = calibrated(torch.rand(40))
+    detector.calibrated_rate = 0.1
+    assert detector.fingerprint_fields(None) == {}
+    detector.decide_by(false_alarm_rate=0.2)
+    moved = detector.fingerprint_fields(None)
+    detector.decide_by(threshold=0.5)
+    assert {} != moved != detector.fingerprint_fields(None) != {}
+
+
+def test_a_rate_that_few_images_cannot_vouch_for_is_said():
+    detector = calibrated(torch.rand(40))
+    assert images_for(0.05) == 19 and images_for(0.01) == 99 and images_for(0.3) == 3
+    assert len(detector.described_decision()) == 1
+    detector.decide_by(false_alarm_rate=0.04)
+    assert "20 normal images" in detector.described_decision()[1]
+    with pytest.warns(UserWarning, match="20 normal images of a category vouch for .* 4.76 %"):
+        assert (
+            detector.threshold(0.04, "cable") == detector.calibration["normal_scores"][1::2].max()
+        )
+
+
+def test_folds_part_the_training_images_and_score_each_by_the_others(tmp_path):
+    root = write_mvtec(tmp_path / "tree", train=24)
+    data = MVTecAD(str(root), image_size=16, num_workers=0, cache=False, val_fraction=0.3)
+    detector, taught = Memory(folds=3), []
+    detector.taught = taught
+    detector.meet(data, "fit")
+    calibrate(detector, Trainer(accelerator="cpu", logger=False), data)
+    training = {str(record.image) for record in data.training_records()}
+    held_out = {str(record.image) for record in data.held_out_records()}
+    assert len(taught) == 4 and taught[3] == training
+    folds = [training - part for part in taught[:3]]
+    assert set.union(*folds) == training and sum(map(len, folds)) == len(training)
+    for category in data.categories:
+        sizes = [sum(f"/{category}/" in path for path in fold) for fold in folds]
+        assert max(sizes) - min(sizes) <= 1
+    assert len(detector.calibration["normal_scores"]) == len(training) + len(held_out)
+    # An image that was taught scores 0, any other 1: no fold was scored by what it had taught.
+    assert (detector.calibration["normal_scores"] == 1).all()
+
+
+def test_folds_are_refused_by_what_trains_and_by_too_few_images(tmp_path):
+    root = write_mvtec(tmp_path / "tree", train=4)
+    data = MVTecAD(str(root), image_size=16, num_workers=0, cache=False)
+    with pytest.raises(ValueError, match=r"model.folds is for methods that train nothing"):
+        Brightness(folds=2).meet(data, "fit")
+    with pytest.raises(ValueError, match=r"cannot be parted into 50 folds"):
+        data.folds(50)
+
+
+class Memory(Brightness):
+    """Remembers images by their sums; a known one scores 0, any other 1."""
+
+    def phases(self):
+        return []
+
+    def memory_passes(self, device):
+        seen = Seen()
+        yield seen
+        self.taught.append(set(seen.paths))
+        self.calibration["known"] = torch.tensor(seen.sums)
+
+    def compare(self, image, category):
+        own = image.sum((1, 2, 3))[:, None]
+        known = torch.isclose(own, self.calibration["known"].to(own.device)).any(1)
+        return None, {"pixel": 1 - known.float()[:, None, None, None].expand(-1, 1, 16, 16)}
+
+
+class Seen(MemoryPass):
+    def __init__(self):
+        self.paths, self.sums = [], []
+
+    def observe(self, image, category, path):
+        self.paths += path
+        self.sums += image.sum((1, 2, 3)).tolist()
+
+    def finish(self):
+        pass
