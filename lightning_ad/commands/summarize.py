@@ -4,6 +4,7 @@ Reads every ``metrics.json`` below a folder, with the ``config.yaml`` beside it,
 and the sample standard deviation (divided by n - 1) over seeds. Numbers are only averaged where
 nothing but the seed differs: runs and tests of other settings get rows of their own, and runs that
 were measured differently (another image size, other files, another protocol) are refused by name.
+Beside them stands what takes no method at all (see `commands.baselines`).
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from lightning_ad.commands.baselines import baselines
 from lightning_ad.commands.paths import path
 from lightning_ad.experiment.run_folder import RunFolder
 from lightning_ad.reports.files import write_whole
@@ -39,8 +41,8 @@ from lightning_ad.reports.summary_tables import (
 )
 
 
-def summarize(runs: Sequence[Run]) -> Summary:
-    """Mean and deviation over seeds, per data set, category and method.
+def summarize(runs: Sequence[Run], folder: Path) -> Summary:
+    """Mean and deviation over seeds, per data set, category and method, beside trivial baselines.
 
     Raises SummaryError where runs were measured differently or a seed appears twice.
     """
@@ -54,8 +56,10 @@ def summarize(runs: Sequence[Run]) -> Summary:
         for (data_set, label), group in groups.items()
         for row in _rows(data_set, label, group, notes)
     ]
+    trivial, remarks = baselines(rows, runs, folder)
+    rows += trivial
     rows.sort(key=lambda row: (row.data_set, row.category == "mean", row.category, row.method))
-    return Summary(with_best(rows), [*notes, *_unlike(groups)])
+    return Summary(with_best(rows), [*notes, *_unlike(groups), *remarks])
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
@@ -166,7 +170,7 @@ def main(arguments: Sequence[str]) -> None:
     if not files:
         sys.exit(f"no metrics.json below {options.runs_dir}: give the folder that holds your runs")
     try:
-        summary = summarize([_read(file) for file in files])
+        summary = summarize([_read(file) for file in files], options.runs_dir)
     except SummaryError as error:
         sys.exit(str(error))
     if options.metric not in (None, *summary.metrics):

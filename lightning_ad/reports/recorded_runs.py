@@ -44,6 +44,10 @@ class Run:
     """How it was trained, flat."""
     metrics: dict[str, dict[str, float]]
     """Values by category and metric, NaN where undefined; the speed is each category's."""
+    data: dict[str, Any]
+    """The configuration of its data, as the file has it."""
+    test_files: str
+    """Hash of its test images, empty where an earlier version did not write it."""
     tested: tuple[str, ...] = ()
     """In what the test was not the run's own: other settings, or a part of the images."""
 
@@ -78,6 +82,8 @@ def read_run(file: Path, trained: Path | None = None, tested: Sequence[str] = ()
             {"fingerprint": results["fingerprint"]} | flat(results, MEASUREMENT),
             flat(training, TRAINING),
             _metrics(results),
+            data,
+            results.get("test_files", ""),
             (*tested, *(f"only {results[name]}" for name in PARTS if name in results)),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -132,7 +132,7 @@ def one_metric(summary: Summary, metric: str) -> list[Table]:
     tables = []
     for data_set in dict.fromkeys(row.data_set for row in summary.rows):
         rows = [row for row in summary.rows if row.data_set == data_set]
-        methods = dict.fromkeys(row.method for row in rows)
+        methods = dict.fromkeys(row.method for row in rows if metric in row.values)
         values = {(row.category, row.method): row.values.get(metric, UNKNOWN) for row in rows}
         body = [
             ([category], [values.get((category, method), UNKNOWN) for method in methods])
@@ -156,7 +156,8 @@ def as_terminal(tables: Sequence[Table], notes: Sequence[str]) -> str:
                 style = "bold" if "mean" in words[0] else None
                 screen.add_row(*map(escape, line), style=style)
             console.print(screen)
-        console.print("\n".join([CAPTION, *notes]), markup=False, highlight=False)
+        text = "\n".join([CAPTION, *notes])
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     return capture.get()
 
 

@@ -3,12 +3,17 @@
 import csv
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
 import yaml
 
+from data_modules import MVTecAD
+from data_modules.neighbour import neighbour_auroc
+from lightning_ad.commands import baselines
 from lightning_ad.commands.summarize import main
+from tests.fakes import write_mvtec
 
 METRICS = ("image_auroc", "pixel_aupro")
 
@@ -247,3 +252,66 @@ def test_names_are_shown_as_they_are(tmp_path, capsys):
     write_run(tmp_path, "a", "screw[left] [/left]", 0, [0.9, 0.5])
     for style in ("terminal", "markdown"):
         assert "screw[left] [/left]" in summary(capsys, tmp_path, f"--format={style}")
+
+
+def write_tested(root, name, data, method="DDAD"):
+    """A run on real images, as `fit` writes it; its folder."""
+    folder = write_run(root, name, data.categories[0], 0, [0.9, 0.5], method=method)
+    results = json.loads((folder / "metrics.json").read_text())
+    results["test_files"] = data.files_hash("test")
+    (folder / "metrics.json").write_text(json.dumps(results))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    init_args = {"root": str(data.root), "category": data.category, "image_size": 16}
+    config["data"] = {"class_path": f"data_modules.{data.data_set}", "init_args": init_args}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+@pytest.fixture
+def bottles(tmp_path):
+    return MVTecAD(str(write_mvtec(tmp_path / "mvtec")), category="bottle", image_size=16)
+
+
+def test_the_trivial_neighbour_stands_beside_the_methods(bottles, tmp_path, capsys, monkeypatch):
+    write_tested(tmp_path / "runs", "a", bottles)
+    expected = neighbour_auroc(bottles)["bottle"]
+    text = summary(capsys, tmp_path / "runs")
+    assert "16-px grey neighbour" in text and f"{100 * expected:.2f}" in text
+    monkeypatch.setattr(baselines, "neighbour_auroc", None)  # not called again
+    found = {(row["category"], row["method"]): row for row in rows(capsys, tmp_path / "runs")}
+    for category in ("bottle", "mean"):
+        row = found[category, "16-px grey neighbour"]
+        assert float(row["image_auroc"]) == pytest.approx(expected) and row["pixel_aupro"] == ""
+    by_pixels = summary(capsys, tmp_path / "runs", "--metric=pixel_aupro")
+    assert "neighbour" not in by_pixels.partition("in percent")[0]
+
+
+def test_padim_is_advised_where_it_is_missing(bottles, tmp_path, capsys):
+    write_tested(tmp_path / "runs", "a", bottles)
+    advice = f"--data.root={bottles.root} --data.category=bottle --data.image_size=16"
+    assert advice in summary(capsys, tmp_path / "runs")
+    write_tested(tmp_path / "runs", "b", bottles, method="PaDiM")
+    assert "lightning fit" not in summary(capsys, tmp_path / "runs")
+
+
+@pytest.mark.parametrize("trouble", ["away", "others", "cut", "damaged", "own class"])
+def test_no_summary_fails_for_its_data(bottles, tmp_path, capsys, trouble):
+    run = write_tested(tmp_path / "runs", "a", bottles)
+    first = next(path for path in sorted(bottles.root.rglob("test/good/*.png")))
+    if trouble == "away":
+        shutil.rmtree(bottles.root)
+    elif trouble == "others":
+        first.write_bytes(first.read_bytes() + b"more")
+    elif trouble == "cut":
+        first.write_bytes(b"")
+        results = json.loads((run / "metrics.json").read_text())
+        results["test_files"] = bottles.files_hash("test")
+        (run / "metrics.json").write_text(json.dumps(results))
+    elif trouble == "damaged":
+        (tmp_path / "runs/neighbour.json").write_text('{"a')
+    else:
+        text = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(text.replace("data_modules.MVTecAD", "os.system"))
+    text = summary(capsys, tmp_path / "runs")
+    assert "90.00" in text
+    assert ("no 16-px grey neighbour: " in text) == (trouble != "damaged")
