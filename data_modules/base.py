@@ -15,7 +15,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from data_modules.catalogue import Catalogue, names_hash, path_below
-from data_modules.problems import Problem
+from data_modules.problems import DataError, Problem
 from data_modules.reading.cache import DecodedCache, user_cache_dir
 from data_modules.reading.check import check_files
 from data_modules.reading.dataset import AnomalyDataset, Augmentation, Described, Framing, Load
@@ -23,6 +23,7 @@ from data_modules.reading.images import FULL_16_BIT, Decoding, Interpolation
 from data_modules.reading.readable import Readable, ReadableLoader, readable
 from data_modules.reading.remarks import dark, log_remarks
 from data_modules.reading.samplers import EveryItemOnce, ShuffledDraws
+from data_modules.reading.watch import Arrivals
 from data_modules.records import Batch, DescribedBatch, Record, Split
 
 
@@ -96,11 +97,12 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         self._loads: dict[Split, Load] = {}
         self._remarked = False
         self.unreadable: list[Problem] = []  # photographs that predict could not read
+        self.arrivals: Arrivals | None = None
         self._first_epoch = 0
 
     def setup(self, stage: str) -> None:
         """List and check all that a stage will read, before hours are spent; fill the cache."""
-        if stage == "predict":
+        if stage == "predict" and self.arrivals is None:
             self.predict_records()
         if stage == "fit":
             self._first_epoch = 0  # a checkpoint to go on from is read later
@@ -164,12 +166,18 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
 
         Those that cannot be read are left out, and listed in `unreadable`.
         """
+        if self.arrivals is not None:
+            return DataLoader(self.arrivals, batch_size=None)
         described = Described(self._dataset(self.predict_records(), self.decoding))
         dataset = Readable(described, self.unreadable)
         sampler = EveryItemOnce(dataset, *self._place)
         return self._loader(
             dataset, self.eval_batch_size, sampler, self.num_workers, ReadableLoader, readable
         )
+
+    def watch(self, known: set[str]) -> Arrivals:
+        """Let `predict` go on with what arrives; see `Folder`, which alone can."""
+        raise DataError(f"{self.data_set} cannot be watched: give --data Folder --data.root FOLDER")
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """What decides the numbers that come out of this data, as JSON values."""

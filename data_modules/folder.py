@@ -1,18 +1,20 @@
 """Any images: one's own part, with or without defects, with or without masks.
 
 Three trees are understood: `train` and `test/<good or defect>`; two folders, one of normal and one
-of defective images; and, for `predict` alone, images lying anywhere below the root, or files.
+of defective images; and, for `predict` alone, images lying anywhere below the root, or files. A
+folder can also be watched: what arrives there is scored.
 """
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_modules.base import AnomalyDataModule
 from data_modules.catalogue import identities, name_share
-from data_modules.problems import DataError, WrongTreeError
+from data_modules.problems import DataError, Problem, WrongTreeError
+from data_modules.reading.dataset import Described
 from data_modules.reading.images import MaskRule
 from data_modules.reading.layout import (
     NORMAL_FOLDERS,
@@ -22,6 +24,8 @@ from data_modules.reading.layout import (
     pair_masks,
     right_folder,
 )
+from data_modules.reading.readable import Readable, readable
+from data_modules.reading.texts import read_text
 from data_modules.reading.walk import (
     IMAGE_SUFFIXES,
     folders_below,
@@ -30,7 +34,8 @@ from data_modules.reading.walk import (
     inner_folder,
     is_image,
 )
-from data_modules.records import UNKNOWN, Record, Split
+from data_modules.reading.watch import Arrivals
+from data_modules.records import UNKNOWN, DescribedBatch, Record, Split
 
 TRAIN_SHARE = 0.8
 DEFECT_FOLDERS = frozenset(
@@ -45,7 +50,8 @@ class Folder(AnomalyDataModule):
 
     Args:
         root: Folder that all others are relative to; to predict, also a file, a pattern such as
-            `photos/*.png`, or a list of them.
+            `photos/*.png`, a list of them, or a text file with one of them on each line, relative
+            to where the text file lies.
         train: Folder of normal training images, also in folders inside it.
         test: Folder with one folder per kind of test image: `good` (or `ok`, `normal`), and any
             other name for a defect.
@@ -110,7 +116,7 @@ class Folder(AnomalyDataModule):
 
     def categories_in(self, root: Path) -> list[str]:
         """One: the name that was asked for, or the root's."""
-        if not any(root.iterdir()):
+        if not any(root.iterdir()) and self.arrivals is None:
             return []
         if isinstance(self.category, list) and len(self.category) > 1:
             raise DataError(f"Folder holds one category, not {', '.join(self.category)}")
@@ -178,9 +184,26 @@ class Folder(AnomalyDataModule):
         if not images:
             suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
             raise DataError(f"Folder: no images below {self.root} (data.root); read are {suffixes}")
-        return [
-            Record(image, None, UNKNOWN, "test", self.categories[0], defect="") for image in images
-        ]
+        return self._unlabelled(images)
+
+    def _unlabelled(self, images: Sequence[Path]) -> list[Record]:
+        category = self.categories[0]
+        return [Record(image, None, UNKNOWN, "test", category, defect="") for image in images]
+
+    def watch(self, known: set[str]) -> Arrivals:
+        """Let `predict` go on with every image that arrives below the root, but those ``known``."""
+        if self.files or not self.root.is_dir():
+            raise DataError(f"Folder: {self.root} (data.root) is no folder that could be watched")
+
+        def read(images: Sequence[Path]) -> tuple[DescribedBatch | None, list[Problem]]:
+            records = self._unlabelled(images)
+            dataset = Readable(Described(self._dataset(records, self.decoding)), [])
+            return readable([dataset[index] for index in range(len(dataset))])
+
+        self.arrivals = Arrivals(
+            lambda: self._images(folders_below(self.root)), read, self.eval_batch_size, known
+        )
+        return self.arrivals
 
     def _no_folders(self) -> str:
         train, test = self.train.name, self.test.name
@@ -246,6 +269,8 @@ def _files(root: str | list[str]) -> list[Path]:
 def _matches(name: str) -> list[Path]:
     """The images that a file's name, a folder's or a pattern stands for; an error if none."""
     path = Path(name).expanduser()
+    if path.suffix == ".txt" and path.is_file():
+        return _listed_in(path)
     if path.is_dir():
         return [image for folder in folders_below(path) for image in images_in(folder)]
     if path.exists():
@@ -255,6 +280,22 @@ def _matches(name: str) -> list[Path]:
     if not images:
         raise DataError(f"Folder: there is no image {name} (data.root)")
     return images
+
+
+def _listed_in(file: Path) -> list[Path]:
+    """The images that the lines of a text file stand for; an error with the line that is wrong."""
+    found = []
+    for number, line in enumerate(read_text(file).splitlines(), 1):
+        name = line.strip()
+        if name.casefold().endswith(".txt"):
+            raise DataError(f"Folder: {file}, line {number}: a list names images, not {name}")
+        try:
+            found += _matches(str(file.parent / Path(name).expanduser())) if name else []
+        except DataError as error:
+            raise DataError(f"{error} as {file}, line {number}, says") from None
+    if not found:
+        raise DataError(f"Folder: {file} (data.root) names no images: expected one on each line")
+    return found
 
 
 def _common_folder(files: list[Path]) -> str:

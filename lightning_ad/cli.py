@@ -33,6 +33,7 @@ EXPECTED_WARNINGS = (
     ".*JsonargparseDeprecationWarning.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
     ".*local_dir_use_symlinks.*",
+    ".*`IterableDataset` has `__len__` defined.*",  # a folder that is watched, by one process
 )
 """What libraries warn of and this program means to do, or cannot change."""
 

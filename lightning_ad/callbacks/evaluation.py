@@ -56,7 +56,7 @@ class Evaluation(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start with empty counts for the data module's categories."""
         data = data_module(trainer)
-        self.finder = Finder(trainer, Path(trainer.default_root_dir))
+        self.finder = Finder(trainer, Path(trainer.default_root_dir), "scores.csv", SCORES)
         self.metrics = DetectionMetrics(
             data.categories, self.fpr_limit, self.exact, data.has_masks
         ).to(pl_module.device)
@@ -122,7 +122,7 @@ class Evaluation(Callback):
             folder = Path(trainer.default_root_dir)
             detector: Any = pl_module
             self._write(folder, definition, detector.decision() | speed)
-            self.finder.write(detector, "scores.csv", SCORES, definition["fingerprint"])
+            self.finder.write(detector, definition["fingerprint"])
             self._tell_unmarked(data_module(trainer).has_masks)
             self._print(definition, speed, detector)
         del self.metrics, self.scored, self.unmarked, self.finder

@@ -15,7 +15,15 @@ from lightning_ad.detector.processes import data_module
 from lightning_ad.maths.regions import mask_of
 from lightning_ad.reports.files import name_below
 from lightning_ad.reports.pictures import picture_name, write_picture
-from lightning_ad.reports.predictions_file import Findings, Ledger, write_findings, write_table
+from lightning_ad.reports.predictions_file import (
+    LEDGER,
+    WATCHED,
+    Findings,
+    Ledger,
+    append_row,
+    write_findings,
+    write_table,
+)
 
 
 class Finder:
@@ -24,12 +32,21 @@ class Finder:
     Args:
         trainer: of the test or the prediction.
         folder: where results go.
+        table: name of the CSV file of all images, with these ``columns``.
     """
 
-    def __init__(self, trainer: Trainer, folder: Path) -> None:
+    def __init__(self, trainer: Trainer, folder: Path, table: str, columns: Sequence[str]) -> None:
         self._folder, self._data = folder, data_module(trainer)
-        self._processes = trainer.world_size
-        self._ledger = Ledger(folder, trainer.global_rank)
+        self._table, self._columns = folder / table, columns
+        self._watches = self._data.arrivals is not None
+        self._ledgers = [folder / LEDGER.format(rank) for rank in range(trainer.world_size)]
+        if self._watches:
+            self._ledgers = [folder / WATCHED]
+        else:
+            self._ledgers[trainer.global_rank].unlink(missing_ok=True)
+        self._ledger = Ledger(self._ledgers[trainer.global_rank])
+        if self._watches:
+            write_table(self._table, columns, Findings(self._ledgers))
         self._started = 0.0
 
     def start_clock(self, device: torch.device) -> None:
@@ -46,11 +63,7 @@ class Finder:
         return findings
 
     def write(
-        self,
-        detector: AnomalyDetector,
-        table: str,
-        columns: Sequence[str],
-        fingerprint: str | None = None,
+        self, detector: AnomalyDetector, fingerprint: str | None = None
     ) -> Counter[tuple[str, str | None]]:
         """Put together what all processes found, when they are through; by the first one.
 
@@ -62,13 +75,19 @@ class Finder:
             "root": str(self._data.root),
             **detector.decision(),
         }
-        return write_findings(self._folder, self._processes, about, table, columns)
+        counts = write_findings(self._folder, self._ledgers, about, self._table, self._columns)
+        for ledger in [] if self._watches else self._ledgers:
+            ledger.unlink()
+        return counts
 
-    def write_unfinished(self, table: str, columns: Sequence[str]) -> None:
-        """Write what this process has found so far."""
-        findings = Findings([self._ledger.file])
-        if len(findings):
-            write_table(self._folder / table, columns, findings)
+    def write_unfinished(self, table: str) -> Path:
+        """Write what this process has found so far; where that lies."""
+        file = self._folder / table
+        try:
+            write_table(file, self._columns, Findings([self._ledger.file]))
+        except OSError:  # the disk is full, or gone
+            return self._ledger.file
+        return file
 
     def _write(self, finding: Finding, described: dict[str, Any], seconds: float) -> None:
         file = described.pop("file")
@@ -84,7 +103,9 @@ class Finder:
             "pixel_threshold": finding.pixel_threshold,
             "seconds": seconds,
         }
-        self._ledger.add(file, {**described, **said}, finding.regions)
+        line = self._ledger.add(file, {**described, **said}, finding.regions)
+        if self._watches:
+            append_row(self._table, self._columns, line)
 
 
 def _described(batch: Any, index: int, data: Any) -> dict[str, Any]:

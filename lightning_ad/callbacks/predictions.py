@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from data_modules.problems import Problem, raise_any
 from data_modules.reading.store import make_folder
 from lightning_ad.callbacks.findings import Finder
+from lightning_ad.callbacks.preemption import end_on_interrupt
 from lightning_ad.detector.detector import AnomalyDetector, Detection
 from lightning_ad.detector.photograph import Finding
 from lightning_ad.detector.processes import data_module, of_all_processes
@@ -49,11 +50,17 @@ class Predictions(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Forget earlier predictions; those of other images keep a folder of their own."""
+        data = data_module(trainer)
+        if data.arrivals is not None and trainer.world_size > 1:
+            raise ValueError("--watch takes one process: set trainer.devices to 1")
         if trainer.is_global_zero:
-            paths = {str(record.image) for record in data_module(trainer).predict_records()}
-            _set_aside(_folder(trainer), paths)
+            _set_aside(_folder(trainer), data)
         trainer.strategy.barrier()
-        self.finder = Finder(trainer, _folder(trainer))
+        self.finder = Finder(trainer, _folder(trainer), "predictions.csv", COLUMNS)
+        if data.arrivals is not None:
+            end_on_interrupt(data.arrivals.stop)
+            table = _folder(trainer) / "predictions.csv"
+            log.info("watching %s until Ctrl-C, appending to %s", data.root, table)
 
     def on_predict_batch_start(
         self,
@@ -92,6 +99,8 @@ class Predictions(Callback):
             title = f"score {finding.score:.4g}, {_said(finding)}:  {name.as_posix()}"
             write_picture(folder / "panels" / picture_name(name), row_of(tiles, title, scale))
             write_picture(folder / "heatmaps" / picture_name(name), heat(anomaly_map, scale))
+            if data_module(trainer).arrivals is not None:
+                log.info(title)
             if self.save_maps:
                 file = folder / "maps" / picture_name(name, ".npy")
                 make_folder(file.parent)
@@ -103,7 +112,7 @@ class Predictions(Callback):
         shares = of_all_processes(data_module(trainer).unreadable)  # all are through then
         self.unreadable = [problem for share in shares for problem in share]
         if trainer.is_global_zero:
-            counts = self.finder.write(pl_module, "predictions.csv", COLUMNS)
+            counts = self.finder.write(pl_module)
             for file in _folder(trainer).glob("predictions-until-error-*.csv"):
                 file.unlink()  # all of its images are in the table
             for line in [*flagged(counts), *pl_module.described_decision()]:
@@ -119,22 +128,25 @@ class Predictions(Callback):
         """Write what this process has scored so far."""
         if self.finder is not None:
             name = f"predictions-until-error-{trainer.global_rank}.csv"
-            self.finder.write_unfinished(name, COLUMNS)
-            log.info("predictions so far: %s", _folder(trainer) / name)
+            log.info("predictions so far: %s", self.finder.write_unfinished(name))
 
 
 def _folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir) / "predictions"
 
 
-def _set_aside(folder: Path, paths: set[str]) -> None:
-    """Rename a folder of predictions that are not of the images in ``paths``."""
+def _set_aside(folder: Path, data: Any) -> None:
+    """Rename a folder of predictions that are not of the images to be scored."""
     table = folder / "predictions.csv"
     if not table.exists():
         return
     with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         earlier = {row["path"] for row in csv.DictReader(file)}
-    if not earlier <= {harmless(path) for path in paths}:
+    if data.arrivals is not None:
+        others = any(not Path(path).is_relative_to(data.root) for path in earlier)
+    else:
+        others = not earlier <= {harmless(str(record.image)) for record in data.predict_records()}
+    if others:
         names = (folder.with_name(f"predictions-{n}") for n in itertools.count(1))
         kept = next(name for name in names if not name.exists())
         folder.rename(kept)

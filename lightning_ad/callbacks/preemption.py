@@ -8,6 +8,7 @@ random numbers. So the signal ends the process, with a status that says "try aga
 import logging
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -45,6 +46,18 @@ def end_on_signals(trainer: Trainer | None = None) -> None:
         raise SystemExit(TRY_AGAIN)
 
     for number in SIGNALS:
+        signal.signal(number, end)
+
+
+def end_on_interrupt(stop: Callable[[], None]) -> None:
+    """Call ``stop`` on the first Ctrl-C or SIGTERM; a second one ends the process at once."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+        stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
 
 

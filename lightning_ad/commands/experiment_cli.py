@@ -42,6 +42,7 @@ from lightning_ad.experiment.tracking import (
     wandb_run_id,
 )
 from lightning_ad.experiment.trainers import Trainers
+from lightning_ad.reports.predictions_file import watched_before
 from lightning_ad.reports.reasons import in_a_line
 
 for room in (methods, networks):
@@ -135,6 +136,11 @@ class ExperimentCLI(LightningCLI):
             help="how long the whole run may take, such as 90s, 20m or 1h30m; phases share it in "
             "the proportions of their epochs",
         )
+        self._subcommand_parsers["predict"].add_argument(
+            "--watch",
+            action="store_true",
+            help="go on with the images that arrive in data.root, until Ctrl-C",
+        )
         for name in DECIDING:
             _add_decision(self._subcommand_parsers[name])
         for name, parser in self._subcommand_parsers.items():
@@ -197,6 +203,8 @@ class ExperimentCLI(LightningCLI):
             self._choose_folder()
         if self.subcommand == "predict":
             self.settings.return_predictions = False  # Predictions writes them, memory stays free
+        if self.settings.get("watch"):
+            self.settings.trainer.enable_progress_bar = False  # it would have no end
         if _is_first_process():
             self._prepare_loggers()
 
@@ -265,7 +273,7 @@ class ExperimentCLI(LightningCLI):
     def resolved(self) -> dict[str, Any]:
         """The resolved configuration, as `fit` would read it from YAML."""
         settings = self.settings.clone()
-        for name in ("config", "overwrite", "ckpt_path", "time"):
+        for name in ("config", "overwrite", "ckpt_path", "time", "watch"):
             settings.pop(name, None)
         for name, usual in (("threshold", None), ("smallest_region", 1)):
             if settings.get(name) == usual:
@@ -297,6 +305,8 @@ class ExperimentCLI(LightningCLI):
             self.model.decide_by(
                 threshold=self.settings.threshold, smallest_region=self.settings.smallest_region
             )
+        if self.settings.get("watch"):
+            self.datamodule.watch(watched_before(self.run.path / "predictions"))
         if self.subcommand == "test":
             self.run.require_same_test(self.datamodule.files_hash("test"))
         if self.subcommand != "validate" and _is_first_process():

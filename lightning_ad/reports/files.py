@@ -68,8 +68,17 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     ):
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(header)
-        for row in rows:
-            writer.writerow(["" if cell != cell else harmless(cell) for cell in row])
+        writer.writerows(_harmless_row(row) for row in rows)
+
+
+def append_csv(path: Path, row: Sequence[Any]) -> None:
+    """Put a row at the end of a table that `write_csv` wrote."""
+    with path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as text:
+        csv.writer(text, lineterminator="\n").writerow(_harmless_row(row))
+
+
+def _harmless_row(row: Sequence[Any]) -> list[Any]:
+    return ["" if cell != cell else harmless(cell) for cell in row]
 
 
 def metric_rows(metrics: Mapping[str, float]) -> tuple[list[str], list[list[float]], list[str]]:

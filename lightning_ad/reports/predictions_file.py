@@ -16,30 +16,34 @@ from numpy.typing import NDArray
 
 from data_modules.reading.store import make_folder, written_whole
 from lightning_ad.maths.regions import Region
-from lightning_ad.reports.files import write_csv
+from lightning_ad.reports.files import append_csv, write_csv
 
 FORMAT = 1
 """Of predictions.json: goes up when a name changes its meaning."""
 
 LEDGER = "unfinished-{}.jsonl"
+WATCHED = "watched.jsonl"
+"""The ledger of a folder that is watched: it stays, and the next watch goes on in it."""
 REGION_COLUMNS = (
     *("path", "category", "region", "x", "y", "width", "height", "area", "share"),
     *("centroid_x", "centroid_y", "peak_x", "peak_y", "peak_value"),
 )
+Columns = Sequence[str]
 Line = dict[str, Any]
 """What a ledger holds of an image: ``file``, its path as it was read; ``image``, its object in
 predictions.json; ``masks``, the pixels of its regions as COCO has them."""
 
 
 class Ledger:
-    """What one process has found so far, a line per image."""
+    """What one process has found so far, a line per image; a file that exists goes on."""
 
-    def __init__(self, folder: Path, rank: int) -> None:
-        self.file = folder / LEDGER.format(rank)
-        make_folder(folder)
-        self.file.write_text("")
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        make_folder(file.parent)
+        content = file.read_bytes() if file.exists() else b""
+        file.write_bytes(content[: content.rfind(b"\n") + 1])  # less what a killed process began
 
-    def add(self, file: str, image: Mapping[str, Any], regions: Sequence[Region]) -> None:
+    def add(self, file: str, image: Mapping[str, Any], regions: Sequence[Region]) -> Line:
         """Append an image with its regions, the latter by the names of predictions.json."""
         line: Line = {
             "file": file,
@@ -48,6 +52,7 @@ class Ledger:
         }
         with self.file.open("a", encoding="utf-8") as ledger:
             ledger.write(json.dumps(line) + "\n")
+        return line
 
 
 class Findings:
@@ -63,8 +68,10 @@ class Findings:
                     start += len(line)
         self._ledgers, self._places = ledgers, sorted(places)
 
-    def __len__(self) -> int:
-        return len(self._places)
+    @property
+    def files(self) -> set[str]:
+        """The paths of all images, as they were read."""
+        return {file for file, _, _ in self._places}
 
     def __iter__(self) -> Iterator[Line]:
         for _, number, start in self._places:
@@ -73,35 +80,41 @@ class Findings:
                 yield json.loads(ledger.readline())
 
 
-def write_findings(
-    folder: Path, processes: int, about: Mapping[str, Any], table: str, columns: Sequence[str]
-) -> Counter[tuple[str, str | None]]:
-    """Write what the ledgers of so many processes hold, and remove them.
+def watched_before(folder: Path) -> set[str]:
+    """The paths of the images that an earlier watch of a folder of predictions has scored."""
+    ledger = folder / WATCHED
+    return Findings([ledger]).files if ledger.exists() else set()
 
-    Returns the number of images by category and verdict.
+
+def write_findings(
+    folder: Path, ledgers: Sequence[Path], about: Mapping[str, Any], table: Path, columns: Columns
+) -> Counter[tuple[str, str | None]]:
+    """Write into a folder what ledgers hold.
 
     That is predictions.json, which begins with ``about``; regions.csv; regions.coco.json; and
-    ``table``, a CSV file with these ``columns``.
+    ``table``, a CSV file with these ``columns``. Returns the number of images by category and
+    verdict.
     """
-    ledgers = [folder / LEDGER.format(rank) for rank in range(processes)]
     findings = Findings(ledgers)
-    write_table(folder / table, columns, findings)
+    write_table(table, columns, findings)
     _write_predictions(folder / "predictions.json", about, findings)
     write_csv(folder / "regions.csv", REGION_COLUMNS, _region_rows(findings))
     _write_coco(folder / "regions.coco.json", findings)
     images = (line["image"] for line in findings)
-    counts = Counter((image["category"], image["verdict"]) for image in images)
-    for ledger in ledgers:
-        ledger.unlink()
-    return counts
+    return Counter((image["category"], image["verdict"]) for image in images)
 
 
-def write_table(file: Path, columns: Sequence[str], findings: Findings) -> None:
+def write_table(file: Path, columns: Columns, findings: Findings) -> None:
     """Write a CSV file with these of an image's names, ``path`` as it was read.
 
     ``anomalous`` is the verdict as 1 or 0, ``regions`` their number; what is not known is empty.
     """
     write_csv(file, columns, ([_cell(line, name) for name in columns] for line in findings))
+
+
+def append_row(file: Path, columns: Columns, line: Line) -> None:
+    """Put an image at the end of a table that `write_table` wrote."""
+    append_csv(file, [_cell(line, name) for name in columns])
 
 
 def _cell(line: Line, column: str) -> Any:

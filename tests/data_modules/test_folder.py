@@ -227,3 +227,29 @@ def test_names_of_files_need_not_be_utf_8(tmp_path: Path, name: bytes) -> None:
     data.setup("fit")
     assert len(data.records_of("train")) == 3 and data.fingerprint_fields()["train"]
     assert len(list(data.memory_dataloader())) == 1
+
+
+def test_a_text_file_lists_what_is_predicted(tmp_path):
+    for name in ("a.png", "in/b c.png", "in/d.png", "ü.png"):
+        write(tmp_path / name, texture(0, 20, 30))
+    (tmp_path / "list.txt").write_text(
+        "\ufeffin/d.png\r\n\nü.png\nin/*.png\n" + str(tmp_path / "a.png")
+    )
+    records = Folder(root=str(tmp_path / "list.txt"), image_size=16).predict_records()
+    assert [record.image.name for record in records] == ["d.png", "ü.png", "b c.png", "a.png"]
+    assert {record.label for record in records} == {-1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a.png\nmissing.png\n", r"no image .*missing\.png.* as .*list\.txt, line 2, says"),
+        ("\n\n", "names no images"),
+        ("other.txt", "line 1: a list names images, not other.txt"),
+    ],
+)
+def test_a_list_that_names_no_images_says_so(tmp_path, content, message):
+    write(tmp_path / "a.png", texture(0, 20, 30))
+    (tmp_path / "list.txt").write_text(content)
+    with pytest.raises(DataError, match=message):
+        Folder(root=str(tmp_path / "list.txt"), image_size=16)

@@ -6,7 +6,7 @@ import json
 import numpy as np
 
 from lightning_ad.maths.regions import mask_of, regions_above
-from lightning_ad.reports.predictions_file import Ledger, write_findings
+from lightning_ad.reports.predictions_file import Findings, Ledger, write_findings
 
 SIZE = (30, 70)
 COLUMNS = ("path", "score", "anomalous", "regions", "seconds")
@@ -24,12 +24,15 @@ def said(path: str, score: float, verdict: str | None) -> dict:
 def write(folder):
     """Three images, found by two processes in no order."""
     regions = {name: regions_above(noise(seed), 0.9) for seed, name in enumerate("abc")}
-    first, second = Ledger(folder, 0), Ledger(folder, 1)
+    ledgers = [Ledger(folder / f"{number}.jsonl") for number in range(2)]
+    first, second = ledgers
     first.add("data/c.png", said("c.png", 0.75, "anomalous"), regions["c"])
     second.add("data/a.png", said("a.png", 0.25, "normal"), [])
     first.add("data/b\udcff.png", said("b\udcff.png", 0.125, None), regions["b"])
     about = {"method": "M", "fingerprint": None}
-    write_findings(folder, 2, about, "table.csv", COLUMNS)
+    files = [ledger.file for ledger in ledgers]
+    counts = write_findings(folder, files, about, folder / "table.csv", COLUMNS)
+    assert counts == {("bottle", verdict): 1 for verdict in ("normal", "anomalous", None)}
     return regions
 
 
@@ -42,7 +45,6 @@ def test_all_processes_images_come_in_order_with_their_regions(tmp_path):
     assert found["box"] == list(expected.box) and found["area"] == expected.area
     assert found["peak"] == {"at": list(expected.peak_at), "value": expected.peak_value}
     assert len(whole["images"][1]["regions"]) == len(regions["b"]) > 10
-    assert not list(tmp_path.glob("*.jsonl"))
 
 
 def test_tables_agree_with_it(tmp_path):
@@ -77,3 +79,12 @@ def decoded(segmentation: dict) -> np.ndarray:
     values = [number % 2 for number in range(len(segmentation["counts"]))]
     flat = np.repeat(values, segmentation["counts"]).astype(np.uint8)
     return flat.reshape(segmentation["size"], order="F")
+
+
+def test_a_ledger_goes_on_behind_its_last_whole_line(tmp_path):
+    file = tmp_path / "ledger.jsonl"
+    Ledger(file).add("a.png", said("a.png", 0.5, "normal"), [])
+    with file.open("a") as ledger:
+        ledger.write('{"file": "b.p')  # the process was killed
+    Ledger(file).add("c.png", said("c.png", 0.5, "normal"), [])
+    assert Findings([file]).files == {"a.png", "c.png"}
