@@ -144,7 +144,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
 
 def show(diagnosis: Diagnosis) -> None:
     """Print the diagnosis as tables."""
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names of categories and files are no markup
     counts = Table("category", "split", "defect", title=f"{diagnosis.data.data_set}: images")
     for name in ("images", "published"):
         counts.add_column(name, justify="right")
@@ -192,7 +192,7 @@ def _show_list(console: Console, title: str, found: list[Problem], shown: int | 
         lines = [f"  {problem.path}: {problem.detail}" for problem in group[:shown]]
         if len(group) > len(lines):
             lines.append(f"  ... and {len(group) - len(lines)} more (--json lists all)")
-        console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+        console.print("\n".join(lines), highlight=False, soft_wrap=True)
 
 
 def _size_range(sizes: Counter[tuple[int, int]]) -> str:

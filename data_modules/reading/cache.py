@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 
 from data_modules.problems import ImageError, Problem, raise_any
@@ -135,7 +136,7 @@ class Shelf:
             found = progress.track(
                 pool.map(decode, range(len(self.records))),
                 len(self.records),
-                description=f"decoding {self.records[0].category} {self.records[0].split}",
+                description=escape(f"decoding {self.records[0].category} {self.records[0].split}"),
             )
             problems = [problem for problem in found if problem]
         if problems:

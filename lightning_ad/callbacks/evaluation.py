@@ -188,10 +188,11 @@ class Evaluation(Callback):
             rate, duration = speed.values()
             caption += f"\n{rate:,.1f} images/s, {duration:,.1f} ms per image"
         counts = Counter(image.category for image in self.scored)
-        Console().print(results_table(self.results, counts, caption))
+        console = Console(markup=False, emoji=False)  # names of categories are no markup
+        console.print(results_table(self.results, counts, caption))
         if self.verdicts:
             caption = "\n".join(detector.described_decision())
-            Console().print(verdicts_table(self.verdicts, caption))
+            console.print(verdicts_table(self.verdicts, caption))
 
 
 def _require_once(scored: list[Judged]) -> None:

@@ -25,7 +25,6 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from lightning_ad.callbacks.preemption import TRY_AGAIN, end_on_signals
@@ -192,10 +191,10 @@ def trials_table(runner: Runner) -> Table:
         "state",
         "minutes",
     ):
-        table.add_column(escape(title), overflow="fold")
+        table.add_column(title, overflow="fold")
     for trial in trials:
         params, found = decoded(trial.params), metrics_of(runner.run_dir(trial.number))
-        cells = [str(trial.number), *(escape(_short(params.get(name, "-"))) for name in names)]
+        cells = [str(trial.number), *(_short(params.get(name, "-")) for name in names)]
         cells += ["-" if found.get(c) is None else f"{found[c]:.4f}" for c in columns]
         cells += [trial.state.name.lower(), _minutes(trial)]
         table.add_row(*cells, style="bold" if trial.number == best else None)
@@ -237,7 +236,7 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("stopped: the same command goes on")
-    screen = Console()
+    screen = Console(markup=False, emoji=False)
     screen.print(trials_table(runner))
     if not runner.study.get_trials(states=(TrialState.COMPLETE,)):
         sys.exit(f"no trial succeeded: see the logs in {folder}; a larger --count tries others")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as Screen
 
 from lightning_ad.reports.files import harmless
@@ -146,18 +145,19 @@ def one_metric(summary: Summary, metric: str) -> list[Table]:
 def as_terminal(tables: Sequence[Table], notes: Sequence[str]) -> str:
     """Tables as wide as the screen."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 240
-    console = Console(file=io.StringIO(), width=width, force_terminal=sys.stdout.isatty())
+    plain = {"markup": False, "emoji": False}  # names of settings and categories are no markup
+    console = Console(file=io.StringIO(), width=width, force_terminal=sys.stdout.isatty(), **plain)
     with console.capture() as capture:
         for table in tables:
-            screen = Screen(title=escape(table.title) or None)
+            screen = Screen(title=table.title or None)
             for title in (*table.words, *table.metrics):
-                screen.add_column(escape(title), overflow="fold")
+                screen.add_column(title, overflow="fold")
             for words, line in zip(table.rows, table.lines(" ± ", "{} *"), strict=True):
                 style = "bold" if "mean" in words[0] else None
-                screen.add_row(*map(escape, line), style=style)
+                screen.add_row(*line, style=style)
             console.print(screen)
         text = "\n".join([CAPTION, *notes])
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(text, highlight=False, soft_wrap=True)
     return capture.get()
 
 

@@ -182,3 +182,12 @@ def test_a_part_of_the_test_says_so_and_has_a_fingerprint_of_its_own(tmp_path, c
     same = [results_of(tmp_path / name)["fingerprint"] for name in ("2", "0.5")]
     other = results_of(tmp_path / "1")["fingerprint"]
     assert same[0] == same[1] != other
+
+
+@pytest.mark.parametrize("names", [["s[a]", "b"], ["a", "[/b]"], ["a", ":x:"]])
+def test_categories_that_look_like_markup_are_shown_as_they_are(tmp_path, capsys, names):
+    data = Data(COUNT, tmp_path / "data")
+    data.categories = names
+    run_test(tmp_path, data=data)
+    printed = capsys.readouterr().out
+    assert all(f"│ {name} " in printed for name in names)

@@ -294,3 +294,13 @@ def test_reads_of_a_cached_image_are_private(tmp_path: Path, records: list[Recor
     image[:] = 0
     mask[:] = 1
     assert_right_pixels(cache, records)
+
+
+@pytest.mark.parametrize("name", ["screw[left]", "[/left]"])
+def test_a_category_that_looks_like_markup_is_decoded(
+    root: Path, tmp_path: Path, name: str
+) -> None:
+    (root / "bottle").rename(root / name)
+    records = MVTecAD(root=str(root), category=name).records()
+    cache = open_cache(tmp_path / "cache", records)
+    assert cache(records[0])[0].shape == (SIZE, SIZE, 3)

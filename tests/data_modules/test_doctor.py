@@ -201,6 +201,16 @@ def test_tables_show_file_names_in_full(tmp_path: Path, capsys: pytest.CaptureFi
     assert "examining" in printed.err
 
 
+@pytest.mark.parametrize("name", ["screw[left]", "[/left] :bug:"])
+def test_names_that_look_like_markup_are_shown_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    root = fakes.write_mvtec(tmp_path / "mvtec")
+    (root / "bottle").rename(root / name)
+    main(["--data=MVTecAD", f"--data.root={root}", f"--data.category={name}"])
+    assert name in capsys.readouterr().out
+
+
 def test_what_is_not_the_data_set_exits_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
