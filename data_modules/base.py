@@ -18,7 +18,9 @@ from data_modules.catalogue import Catalogue, names_hash, path_below
 from data_modules.problems import DataError, Problem
 from data_modules.reading.cache import DecodedCache, user_cache_dir
 from data_modules.reading.check import check_files
-from data_modules.reading.dataset import AnomalyDataset, Augmentation, Described, Framing, Load
+from data_modules.reading.dataset import AnomalyDataset, Described, Load
+from data_modules.reading.framing import Augmentation, Framing
+from data_modules.reading.geometry import Fit, Size, height_and_width, plain, written
 from data_modules.reading.images import FULL_16_BIT, Decoding, Interpolation
 from data_modules.reading.readable import Readable, ReadableLoader, readable
 from data_modules.reading.remarks import dark, log_remarks
@@ -33,16 +35,16 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
     Args:
         root: Folder that holds the data set as its publisher ships it.
         category: One category, a list of them, or `all`.
-        image_size: Side of the square images in pixels; the aspect ratio is not kept.
+        image_size: What a network sees, in pixels: the side of a square, or [height, width].
         batch_size: Training images per process and step.
         eval_batch_size: Images per batch outside training; `batch_size` if not given.
         num_workers: Processes that prepare batches.
         val_fraction: Share of the training images held out for validation and calibration.
         cache: Decode once into a memory-mapped file; false decodes anew in every epoch.
         cache_dir: Folder for that file; `lightning_ad` in the user's cache folder if not given.
-        resize: Side in pixels to resize to before a crop of `image_size` is taken, at a random
-            place in training and from the centre elsewhere, where defects outside of it are not
-            seen; no crop if not given.
+        resize: Size in pixels to bring images to before a crop of `image_size` is taken, at a
+            random place in training and from the centre elsewhere, where defects outside of it are
+            not seen; no crop if not given.
         augment: What training images may undergo: `horizontal_flip`, `vertical_flip`, `half_turns`
             (by 180 degrees, every second image), `quarter_turns`, `translation` (by up to a
             sixteenth of the side, mirrored at the edges); nothing if not given.
@@ -51,24 +53,28 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
             `bilinear` and `bicubic` are what the authors of checkpoints used who resized by
             torchvision.
         white_level: The value of 16-bit images that becomes white, 4095 for a camera of 12 bits.
+        fit: How images of another shape are brought to size: `squash` gives up their aspect ratio;
+            `pad` keeps it and mirrors what is missing, which is neither scored nor counted; `crop`
+            keeps it and shows the middle, where defects outside of it are not seen.
     """
 
     def __init__(
         self,
         root: str = "",
         category: str | list[str] = "all",
-        image_size: int = 256,
+        image_size: Size = 256,
         batch_size: int = 32,
         eval_batch_size: int | None = None,
         num_workers: int = 2,
         val_fraction: float = 0.1,
         cache: bool = True,
         cache_dir: str | None = None,
-        resize: int | None = None,
+        resize: Size | None = None,
         augment: list[Augmentation] | None = None,
         seed: int = 0,
         interpolation: Interpolation = "area",
         white_level: int = FULL_16_BIT,
+        fit: Fit = "squash",
     ) -> None:
         super().__init__()
         # Images are read in parallel already, and OpenCV's own threads do not survive a fork.
@@ -76,11 +82,11 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         if not 0 < val_fraction < 1:
             raise ValueError(f"data.val_fraction must lie between 0 and 1, not {val_fraction}")
         for name, value in (("image_size", image_size), ("batch_size", batch_size)):
-            if value < 1:
-                raise ValueError(f"data.{name} must be at least 1, not {value}")
+            if min(height_and_width(value)) < 1:
+                raise ValueError(f"data.{name} must be at least 1, not {written(value)}")
         self.root = self.locate(root)
         self.category = category
-        self.image_size = image_size
+        self.image_size = plain(image_size)
         self.batch_size = batch_size
         self.train_batch_size = batch_size  # what trains may ask for batches of its own
         self.eval_batch_size = eval_batch_size or batch_size
@@ -88,7 +94,12 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         self.val_fraction = val_fraction
         self.seed = seed
         self.framing = Framing(
-            image_size, resize or image_size, tuple(augment or ()), interpolation, white_level
+            self.image_size,
+            plain(resize or image_size),
+            tuple(augment or ()),
+            interpolation,
+            white_level,
+            fit,
         )
         self.cache = cache
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else user_cache_dir()
@@ -181,11 +192,11 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """What decides the numbers that come out of this data, as JSON values."""
+        sizes = (("image_size", self.image_size), ("resize", self.framing.resize))
         return {
             "data_set": self.data_set,
             "categories": self.categories,
-            "image_size": self.image_size,
-            "resize": self.framing.resize,
+            **{name: each if isinstance(each, int) else written(each) for name, each in sizes},
             "mask_rule": self.mask_rule,
             "val_fraction": self.val_fraction,
             "train": self._names_hash("train"),
@@ -201,7 +212,7 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
     def decoding(self) -> Decoding:
         """How this data set's files become pixels."""
         seen = self.framing
-        return Decoding(seen.resize, self.mask_rule, seen.interpolation, seen.white_level)
+        return Decoding(seen.resize, self.mask_rule, seen.interpolation, seen.white_level, seen.fit)
 
     def _prepare(self, split: Split) -> Load:
         """Check a split's files, or find them decoded in the cache; how to get at the pixels."""
@@ -226,8 +237,7 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
     def _dataset(
         self, records: Sequence[Record], load: Load, training: bool = False
     ) -> AnomalyDataset:
-        transform = self.framing.transform(training)
-        return AnomalyDataset(records, self.categories, load, transform, self.seed)
+        return AnomalyDataset(records, self.categories, load, self.framing, self.seed, training)
 
     def _once(self, records: Sequence[Record], load: Load) -> DataLoader[Batch]:
         return self._in_order(self._dataset(records, load))

@@ -38,20 +38,20 @@ def blend(normal: Pixels, content: Pixels, shape: Pixels) -> Paste:
 
 
 def paste_defect(normal: Pixels, category: str, generator: np.random.Generator) -> Paste:
-    """A copy of any square RGB image with one defect of the recipe, and the defect's mask (0/1).
+    """A copy of any RGB image (H, W, 3) with one defect of the recipe, and the defect's mask (0/1).
 
     The defect is as large, in proportion, as in a textured tile; content is never swapped in from
     the photograph that has the category's name.
     """
-    side = len(normal)
+    size = (normal.shape[1], normal.shape[0])
     small = cv2.resize(normal, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.uint8)
     paste = list(DEFECTS.values())[generator.integers(len(DEFECTS))]
     drawn, shape = paste(small, other_photographs(category), generator)
-    content = cv2.resize(drawn, (side, side), interpolation=cv2.INTER_AREA).astype(np.uint8)
+    content = cv2.resize(drawn, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
     # Any overlap counts, so that a thin scratch does not vanish from a small image.
-    covered = cv2.resize(shape.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA) > 0
+    covered = cv2.resize(shape.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
     mask = covered.astype(np.uint8)
-    per_channel = np.broadcast_to(content.reshape(side, side, -1), normal.shape)
+    per_channel = np.broadcast_to(content.reshape(*normal.shape[:2], -1), normal.shape)
     channels = [blend(normal[..., i], per_channel[..., i], mask)[0] for i in range(3)]
     return np.stack(channels, axis=-1), mask
 

@@ -15,6 +15,7 @@ from data_modules.base import AnomalyDataModule
 from data_modules.catalogue import identities, name_share
 from data_modules.problems import DataError, Problem, WrongTreeError
 from data_modules.reading.dataset import Described
+from data_modules.reading.geometry import Fit
 from data_modules.reading.images import MaskRule
 from data_modules.reading.layout import (
     NORMAL_FOLDERS,
@@ -64,6 +65,7 @@ class Folder(AnomalyDataModule):
             image's stem, or that and `_mask`. Without masks only image metrics are computed.
         mask_rule: `half`: a mask marks what is above half of the largest possible value;
             `nonzero`: any value but 0, for masks of class numbers.
+        fit: As in every data set, but `pad` if not given: one's own photographs keep their shape.
         settings: What every data set takes.
     """
 
@@ -79,10 +81,12 @@ class Folder(AnomalyDataModule):
         abnormal_dir: str | None = None,
         mask_dir: str | None = None,
         mask_rule: MaskRule = "half",
+        fit: Fit = "pad",
         **settings: Any,
     ) -> None:
         self.files = _files(root)
-        super().__init__(_common_folder(self.files) if self.files else str(root), **settings)
+        top = _common_folder(self.files) if self.files else str(root)
+        super().__init__(top, fit=fit, **settings)
         self.mask_rule = mask_rule
         self.train = self._inside(train)
         self.test = self._inside(test)

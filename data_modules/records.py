@@ -42,6 +42,8 @@ class Batch(TypedDict):
 
     image: float32 (B, 3, H, W) in [-1, 1]; mask: uint8 0/1 (B, 1, H, W); label: int64 (B,), as in
     `Record`; category: int64 (B,), index into the data module's `categories`; path: B strings.
+    Outside of training there may be a key more, judged: uint8 (B, 1, H, W), 0 where a pixel is none
+    of the photograph's, or of none of its parts that matter.
     """
 
     image: Tensor

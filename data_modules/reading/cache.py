@@ -24,6 +24,7 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from data_modules.problems import ImageError, Problem, raise_any
 from data_modules.reading.check import check_files
+from data_modules.reading.geometry import height_and_width
 from data_modules.reading.images import Decoding, Pixels
 from data_modules.reading.store import (
     digest,
@@ -64,7 +65,8 @@ class Shelf:
     ) -> None:
         self.records = records
         self.decoding = decoding
-        self.folder = directory / f"{name}-{decoding.size}-{self._key()[:16]}"
+        size = "x".join(str(side) for side in dict.fromkeys(height_and_width(decoding.size)))
+        self.folder = directory / f"{name}-{size}-{self._key()[:16]}"
         self.masked = [record for record in records if record.label and record.masks]
         self.rows = {str(record.image): row for row, record in enumerate(records)}
         self.mask_rows = {str(record.image): row for row, record in enumerate(self.masked)}
@@ -72,8 +74,8 @@ class Shelf:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each file of the folder."""
-        square = (self.decoding.size, self.decoding.size)
-        return {"images": (len(self.records), *square, 3), "masks": (len(self.masked), *square)}
+        size = height_and_width(self.decoding.size)
+        return {"images": (len(self.records), *size, 3), "masks": (len(self.masked), *size)}
 
     @property
     def n_bytes(self) -> int:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from data_modules.problems import ImageError, Problem
 from data_modules.reading.formats import TIFF, Header, decodes, header_of, opened, require_file
+from data_modules.reading.geometry import Fit, Size, height_and_width, place_of, visible
 from data_modules.records import Record
 
 FULL_16_BIT = 65535
@@ -29,19 +30,21 @@ class Decoding:
     """How files become the pixels of a data set.
 
     Args:
-        size: Side of the squares that images and masks are resized to, in pixels.
+        size: What images and masks are brought to, in pixels.
         rule: What a mask marks, see `read_mask`.
         interpolation: How images are resized, see `resize`.
         white_level: The value of 16-bit images that becomes 255, see `read_image`.
+        fit: How another shape is brought to that size, see `fitted`.
     """
 
-    size: int
+    size: Size
     rule: MaskRule = "half"
     interpolation: Interpolation = "area"
     white_level: int = FULL_16_BIT
+    fit: Fit = "squash"
 
     def __call__(self, record: Record) -> tuple[Pixels, Pixels]:
-        """Image (size, size, 3) and mask (size, size) of a record, the aspect ratio not kept.
+        """Image (H, W, 3) and mask (H, W) of a record, of this size.
 
         Masks take the nearest pixel; a normal image has an all-zero one. Raises ImageError when a
         file is broken or sizes differ.
@@ -52,14 +55,13 @@ class Decoding:
             part = read_mask(path, self.rule)
             require_same_size(path, part.shape, mask.shape)
             mask |= part
-        square = (self.size, self.size)
-        nearest = cv2.resize(mask, square, interpolation=cv2.INTER_NEAREST_EXACT)
-        return resize(image, self.size, self.interpolation), np.asarray(nearest, np.uint8)
+        size = height_and_width(self.size)
+        return fitted(image, size, self.fit, self.interpolation), fitted_mask(mask, size, self.fit)
 
     def changed(self) -> dict[str, str | int]:
         """What decides pixels beside size and rule, where it is not the default."""
         usual = Decoding(self.size)
-        names = ("interpolation", "white_level")
+        names = ("interpolation", "white_level", "fit")
         return {n: getattr(self, n) for n in names if getattr(self, n) != getattr(usual, n)}
 
 
@@ -114,19 +116,48 @@ def binarise(values: Values, rule: MaskRule, path: Path) -> Pixels:
     return (values > limit // 2).astype(np.uint8)
 
 
-def resize(image: Pixels, size: int, interpolation: Interpolation = "area") -> Pixels:
-    """An image as a square.
+def fitted(
+    image: Pixels, frame: tuple[int, int], fit: Fit, interpolation: Interpolation = "area"
+) -> Pixels:
+    """An image (H, W, 3) in a frame (H, W), see `geometry.place_of`; mirrored beyond its edges."""
+    place = place_of((image.shape[0], image.shape[1]), frame, fit)
+    scaled = resize(image, (place.height, place.width), interpolation)
+    return _in_frame(scaled, place.top, place.left, frame, cv2.BORDER_REFLECT_101)
+
+
+def fitted_mask(mask: Pixels, frame: tuple[int, int], fit: Fit) -> Pixels:
+    """A mask (H, W) in a frame (H, W), by the nearest pixel; zero beyond its edges."""
+    place = place_of((mask.shape[0], mask.shape[1]), frame, fit)
+    how = cv2.INTER_NEAREST_EXACT
+    scaled = np.asarray(cv2.resize(mask, (place.width, place.height), interpolation=how), np.uint8)
+    return _in_frame(scaled, place.top, place.left, frame, cv2.BORDER_CONSTANT)
+
+
+def _in_frame(pixels: Pixels, top: int, left: int, frame: tuple[int, int], border: int) -> Pixels:
+    """Pixels that begin at `top` and `left` of a frame: what is outside is cut, gaps are filled."""
+    rows, columns = visible(-top, frame[0], len(pixels)), visible(-left, frame[1], len(pixels[0]))
+    cut = pixels[rows, columns]
+    above, before = max(0, top), max(0, left)
+    below, behind = frame[0] - above - cut.shape[0], frame[1] - before - cut.shape[1]
+    if not (above or before or below or behind):
+        return np.ascontiguousarray(cut)
+    return np.asarray(cv2.copyMakeBorder(cut, above, below, before, behind, border), np.uint8)
+
+
+def resize(image: Pixels, size: Size, interpolation: Interpolation = "area") -> Pixels:
+    """An image at another size, the aspect ratio not kept.
 
     `area` averages where an image shrinks in a direction, else it is bilinear. `bilinear` and
     `bicubic` are Pillow's, which widens its filters where an image shrinks: what torchvision does
     to the images of authors who use it.
     """
+    height, width = height_and_width(size)
     if interpolation == "area":
-        shrinks = size < max(image.shape[:2])
+        shrinks = height < image.shape[0] or width < image.shape[1]
         how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        return np.asarray(cv2.resize(image, (size, size), interpolation=how), np.uint8)
+        return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)
     filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-    return np.array(Image.fromarray(image).resize((size, size), filters[interpolation]))
+    return np.array(Image.fromarray(image).resize((width, height), filters[interpolation]))
 
 
 def require_same_size(path: Path, mask: tuple[int, ...], image: tuple[int, ...]) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from data_modules.catalogue import names_hash
 from lightning_ad.callbacks.findings import Finder
 from lightning_ad.detector.detector import AnomalyDetector, Detection
+from lightning_ad.detector.judged import JUDGED
 from lightning_ad.detector.processes import data_module, of_all_processes
 from lightning_ad.metrics.aupro import check_limit
 from lightning_ad.metrics.detection import METRICS_VERSION, DetectionMetrics
@@ -88,14 +89,16 @@ class Evaluation(Callback):
         detection: Detection = outputs
         findings = self.finder.find(detector, detection, batch)
         label, category, path = batch["label"], batch["category"], batch["path"]
+        judged = batch.get(JUDGED)
         self.metrics.update(
-            detection.anomaly_map, batch["mask"], detection.score, label, category, path
+            detection.anomaly_map, batch["mask"], detection.score, label, category, path, judged
         )
         names = [self.metrics.categories[index] for index in category.tolist()]
         verdicts = [finding.verdict for finding in findings]
         lines = zip(path, names, batch["kind"], label.tolist(), verdicts, strict=True)
         self.scored += [Judged(*line) for line in lines]
-        marked = batch["mask"].flatten(1).any(1) | ~label.bool()
+        seen = batch["mask"] if judged is None else batch["mask"] * judged
+        marked = seen.flatten(1).any(1) | ~label.bool()
         self.unmarked += [
             name for name, is_marked in zip(path, marked, strict=True) if not is_marked
         ]

@@ -19,6 +19,7 @@ from torch import Tensor
 from data_modules.catalogue import identities
 from data_modules.defects import paste_defect
 from data_modules.reading.dataset import as_pixels, as_tensor
+from lightning_ad.detector.judged import JUDGED
 from lightning_ad.metrics.detection import DetectionMetrics
 from lightning_ad.reports.files import write_json
 
@@ -66,7 +67,14 @@ def _score(
     batch = trainer.strategy.batch_to_device(batch)
     with trainer.precision_plugin.test_step_context():
         found: Any = pl_module.test_step(batch, 0)
-    metrics.update(found.anomaly_map, batch["mask"], found.score, batch["label"], batch["category"])
+    metrics.update(
+        found.anomaly_map,
+        batch["mask"],
+        found.score,
+        batch["label"],
+        batch["category"],
+        judged=batch.get(JUDGED),
+    )
 
 
 def with_defects(batch: Any, categories: list[str], names: Mapping[str, str]) -> Any:

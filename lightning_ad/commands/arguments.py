@@ -20,6 +20,7 @@ from data_modules.reading.texts import read_text, read_yaml
 from lightning_ad.detector.checkpoint import cannot_be_built, read_checkpoint
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.trust import trusted_config
+from lightning_ad.experiment.origin import AS_BEFORE
 
 CONFIG = ("-c", "--config")
 TRUST = "--trust"
@@ -77,7 +78,9 @@ def with_own_config(arguments: list[str], folder: Path) -> tuple[list[str], dict
     if "config" not in checkpoint:
         raise SystemExit(OF_A_PHASE.format(path))
     settings = trusted_config(checkpoint["config"], path, trust)
-    settings["data"].get("init_args", {}).pop("cache_dir", None)  # another's folder to write to
+    data = settings["data"].setdefault("init_args", {})
+    data.pop("cache_dir", None)  # another's folder to write to
+    data.setdefault("fit", AS_BEFORE)  # whatever the data set takes now
     settings["trainer"]["logger"] = False  # a look at a run is no run
     try:
         _known().parse_object({name: settings[name] for name in ("model", "data")})

@@ -20,9 +20,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from data_modules.reading.dataset import Framing
+from data_modules.reading.dataset import judged_in
+from data_modules.reading.framing import Framing
+from data_modules.reading.geometry import written
 from lightning_ad.detector import thresholds
 from lightning_ad.detector.calibration import Calibration
+from lightning_ad.detector.judged import JUDGED, judged_part
 from lightning_ad.detector.memory import MemoryPass
 from lightning_ad.detector.normals import relative_to_normals
 from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, per_category, require_at_least
@@ -213,9 +216,11 @@ class AnomalyDetector(LightningModule, ABC):
             raise RuntimeError("only what `load_detector` returns knows how photographs are read")
         which = torch.tensor([self.number_of(category)], device=self.device)
         pixels = pixels_of(photograph, self.framing.white_level)
+        size = (pixels.shape[0], pixels.shape[1])
+        judged = judged_in(self.framing, size)[None] if self.framing.padded else None
         with self.in_own_precision():
-            found = self.detect(seen(pixels, self.framing).to(self.device), which)
-        return self.findings(found, which, [(pixels.shape[0], pixels.shape[1])])[0]
+            found = self.detect(seen(pixels, self.framing).to(self.device), which, judged)
+        return self.findings(found, which, [size])[0]
 
     def findings(
         self, detection: Detection, category: Tensor, sizes: Sequence[tuple[int, int]]
@@ -249,15 +254,31 @@ class AnomalyDetector(LightningModule, ABC):
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
     @torch.no_grad()
-    def detect(self, image: Tensor, category: Tensor) -> Detection:
-        """Score images (B, 3, H, W) in [-1, 1] of the categories (B,), or `UNKNOWN_CATEGORY`."""
+    def detect(self, image: Tensor, category: Tensor, judged: Tensor | None = None) -> Detection:
+        """Score images (B, 3, H, W) in [-1, 1] of the categories (B,), or `UNKNOWN_CATEGORY`.
+
+        Scores are of the pixels that ``judged`` (B, 1, H, W) marks, if it is given.
+        """
         self._require_image(image)
         reconstruction, parts = self.checked_compare(image, category)
         anomaly_map = self.checked_fuse(parts, category)
-        score = self.score(anomaly_map, parts)
+        score = self.score_of_judged(anomaly_map, parts, judged)
         if reconstruction is not None:
             reconstruction = reconstruction.float()
         return Detection(anomaly_map, score, reconstruction, parts)
+
+    def score_of_judged(
+        self, anomaly_map: Tensor, parts: dict[str, Tensor], judged: Tensor | None
+    ) -> Tensor:
+        """`score` of the pixels that ``judged`` (B, 1, H, W) marks in each map, or of all."""
+        if judged is None:
+            return self.score(anomaly_map, parts)
+        scores = []
+        for index, marks in enumerate(judged.bool()):
+            one = {"": anomaly_map, **parts}
+            own = {name: judged_part(part[index], marks)[None] for name, part in one.items()}
+            scores.append(self.score(own.pop(""), own))
+        return torch.cat(scores)
 
     def checked_compare(
         self, image: Tensor, category: Tensor
@@ -275,10 +296,11 @@ class AnomalyDetector(LightningModule, ABC):
         return anomaly_map
 
     def _require_image(self, image: Tensor) -> None:
-        side = image.shape[-1] if self.framing is None else self.framing.image_size
-        if image.ndim != 4 or image.shape[1:] != (3, side, side):
+        size = image.shape[2:] if self.framing is None else self.framing.seen
+        if image.ndim != 4 or image.shape[1:] != (3, *size):
+            expected = ", ".join(map(str, ("B", 3, *size)))
             raise ValueError(
-                f"expected images (B, 3, {side}, {side}), as the detector was trained on, not "
+                f"expected images ({expected}), as the detector was trained on, not "
                 f"{tuple(image.shape)}: `predict` reads and resizes photographs"
             )
         low, high = image.aminmax()
@@ -551,8 +573,14 @@ class AnomalyDetector(LightningModule, ABC):
     def _require_same_size(self, datamodule: Any) -> None:
         if self.framing and self.framing.image_size != datamodule.image_size:
             raise ValueError(
-                f"the checkpoint was trained on images of {self.framing.image_size} pixels, "
-                f"data.image_size is {datamodule.image_size}: leave data.image_size out"
+                f"the checkpoint was trained on images of {written(self.framing.image_size)} "
+                f"pixels, data.image_size is {written(datamodule.image_size)}: leave "
+                "data.image_size out"
+            )
+        if self.framing and self.framing.fit != datamodule.framing.fit:
+            raise ValueError(
+                f"the checkpoint was trained with data.fit {self.framing.fit}, not "
+                f"{datamodule.framing.fit}: leave data.fit out"
             )
 
     def check_data(self, datamodule: Any, stage: str) -> None:
@@ -615,11 +643,11 @@ class AnomalyDetector(LightningModule, ABC):
 
     def test_step(self, batch: Any, batch_idx: int) -> Detection:  # type: ignore[override]
         """Score a batch; callbacks do the rest."""
-        return self.detect(batch["image"], self.category_of(batch))
+        return self.detect(batch["image"], self.category_of(batch), batch.get(JUDGED))
 
     def predict_step(self, batch: Any, batch_idx: int) -> Detection:
         """Score a batch; callbacks do the rest."""
-        return self.detect(batch["image"], self.category_of(batch))
+        return self.detect(batch["image"], self.category_of(batch), batch.get(JUDGED))
 
     def on_test_start(self) -> None:
         """Prepare for speed."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data_modules.reading.geometry import height_and_width
 from lightning_ad.detector.calibration import Calibration
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.memory import MemoryPass
@@ -117,9 +118,9 @@ class FeatureSpaceDetector(AnomalyDetector):
             )
         names = [record.category for record in datamodule.training_records()]
         self.training_images = {name: names.count(name) for name in self.categories}
-        side = datamodule.image_size
+        size = height_and_width(datamodule.image_size)
         with torch.inference_mode():
-            layers = self.features(torch.zeros(1, 3, side, side, device=self.device))
+            layers = self.features(torch.zeros(1, 3, *size, device=self.device))
         self.channels = [layer.shape[1] for layer in layers]
         self.check_grid(layers[0].shape[2], layers[0].shape[3])
 

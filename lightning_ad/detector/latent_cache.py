@@ -78,13 +78,13 @@ class _LatentFile:
         self.rows = {path: row for row, path in enumerate(paths)}
         self.views = views
         draws = [Draw(item, view) for view in range(views) for item in range(len(dataset))]
-        # What an image becomes is decided by its file, by what varies it, and by what the first
-        # image stands for: resizing, cropping.
+        # What an image becomes is decided by its file, by what varies it, by how its shape is
+        # fitted, and by what the first image stands for: resizing, cropping.
         varied = (views, datamodule.framing, dataset.seed) if views > 1 else ()
         first = dataset[draws[0]]["image"]
         stamps = [file_stamp(record.image) for record in dataset.records]
         shown = (tuple(first.shape), first.numpy().tobytes())
-        key = digest(FORMAT, weights, *varied, *shown, *stamps)
+        key = digest(FORMAT, weights, *varied, *dataset.framing.layout, *shown, *stamps)
         self.path = datamodule.cache_dir / f"latents-{datamodule.data_set}-{key[:16]}.npy"
         self.latents = stored_rows(
             self.path,

@@ -82,11 +82,13 @@ class PatchStore(Dataset[dict[str, Any]]):
 
     def _key(self) -> str:
         first = self._images[0]["image"]
-        # The first image stands for whatever decides pixels besides files: resizing, cropping.
+        # The first image stands for whatever decides pixels besides files and the way that shapes
+        # are fitted: resizing, cropping.
+        layout = self._images.framing.layout
         stamps = [file_stamp(record.image) for record in self._images.records]
         settings = (self._detector.components, self._detector.whitening)
         weights = weights_digest(self._detector.features)
-        return digest(FORMAT, weights, settings, first.numpy().tobytes(), *stamps)
+        return digest(FORMAT, weights, settings, *layout, first.numpy().tobytes(), *stamps)
 
     def _space(self, path: Path) -> PatchSpace:
         """The space, from its file or, each process looking at its share, from the images."""

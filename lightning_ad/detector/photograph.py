@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from data_modules.reading.dataset import Framing, as_tensor
-from data_modules.reading.images import Pixels, as_rgb, read_image, resize
+from data_modules.reading.dataset import as_tensor
+from data_modules.reading.framing import Framing
+from data_modules.reading.geometry import plain, visible
+from data_modules.reading.images import Pixels, as_rgb, read_image
 from lightning_ad.maths.regions import Region, regions_above
 
 Photograph: TypeAlias = str | PathLike[str] | NDArray[Any] | Image.Image
@@ -74,10 +76,11 @@ def finding_of(
 def framing_of(config: dict[str, Any]) -> Framing:
     """How the data of a configuration is framed, outside of training."""
     options = config["data"]["init_args"]
-    side = options["image_size"]
-    # Checkpoints of before have neither of the last two.
-    decided = {name: options[name] for name in ("interpolation", "white_level") if name in options}
-    return Framing(side, options.get("resize") or side, (), **decided)
+    size = plain(options["image_size"])
+    # Checkpoints of before lack some of these.
+    names = ("interpolation", "white_level", "fit")
+    decided = {name: options[name] for name in names if name in options}
+    return Framing(size, plain(options.get("resize") or size), (), **decided)
 
 
 def pixels_of(photograph: Photograph, white_level: int) -> Pixels:
@@ -105,25 +108,33 @@ def pixels_of(photograph: Photograph, white_level: int) -> Pixels:
 
 
 def seen(pixels: Pixels, framing: Framing) -> Tensor:
-    """What a detector sees (1, 3, S, S) of pixels (H, W, 3): resized, cropped from the centre."""
-    top, bottom = _crop(framing)
-    square = resize(pixels, framing.resize, framing.interpolation)
-    return as_tensor(square[top:bottom, top:bottom])[None]
+    """What a detector sees (1, 3, H, W) of pixels (H, W, 3): brought to size, centre cropped."""
+    return as_tensor(framing.shown(pixels))[None]
 
 
 def map_of_photograph(
     anomaly_map: Tensor, framing: Framing, size: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """A map (1, 1, S, S) at the size (H, W) of the photograph; NaN where a crop left it unseen."""
-    unseen = framing.resize - anomaly_map.shape[-1]
-    around = (unseen // 2, unseen - unseen // 2)
-    whole = F.pad(anomaly_map.float(), (*around, *around), value=float("nan"))
-    shrinks = min(size) < framing.resize
-    large = F.interpolate(whole, size, mode="bilinear", align_corners=False, antialias=shrinks)
-    return large[0, 0].cpu().numpy()
+    """A map (1, 1, h, w) at the size (H, W) of the photograph; NaN where a crop left it unseen."""
+    place, frame = framing.place(size), framing.frame
+    unseen = [whole - own for whole, own in zip(frame, anomaly_map.shape[-2:], strict=True)]
+    above, before = (side // 2 for side in unseen)
+    around = (before, unseen[1] - before, above, unseen[0] - above)
+    whole = F.pad(anomaly_map.float(), around, value=float("nan"))
+    rows = visible(place.top, place.height, frame[0])
+    columns = visible(place.left, place.width, frame[1])
+    own = whole[..., rows, columns]
+    # Where the frame shows the middle of the photograph, what is outside was not seen either.
+    top, bottom = _share(rows, place.top, place.height, size[0])
+    left, right = _share(columns, place.left, place.width, size[1])
+    target = (bottom - top, right - left)
+    shrinks = target[0] < own.shape[-2] or target[1] < own.shape[-1]
+    large = F.interpolate(own, target, mode="bilinear", align_corners=False, antialias=shrinks)
+    outside = (left, size[1] - right, top, size[0] - bottom)
+    return F.pad(large, outside, value=float("nan"))[0, 0].cpu().numpy()
 
 
-def _crop(framing: Framing) -> tuple[int, int]:
-    """First row of the central crop, and the first one behind it; columns alike."""
-    top = (framing.resize - framing.image_size) // 2
-    return top, top + framing.image_size
+def _share(seen: slice, start: int, length: int, side: int) -> tuple[int, int]:
+    """First pixel of a photograph's side that its frame shows, and the first one behind it."""
+    first, last = (seen.start - start) / length, (seen.stop - start) / length
+    return round(first * side), max(round(first * side) + 1, round(last * side))

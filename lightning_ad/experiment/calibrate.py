@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader
 from data_modules import AnomalyDataModule
 from lightning_ad.detector.calibration import Calibration
 from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.judged import JUDGED, judged_values, maps_in
+from lightning_ad.detector.memory import MemoryPass
 from lightning_ad.detector.normals import learn_normals
 from lightning_ad.detector.processes import Rows, gather, of_all_processes
 from lightning_ad.detector.thresholds import keep_scores
@@ -68,13 +70,13 @@ def _remember(detector: AnomalyDetector, trainer: Trainer, loader: DataLoader) -
     """Let the detector learn from normal images what it keeps of them."""
     detector.calibration = Calibration()
     for memory in detector.memory_passes(trainer.strategy.root_device):
-        _Pass(detector, memory.observe).run(trainer, loader)
+        _Pass(detector, _remembered_by(memory)).run(trainer, loader)
         memory.finish()
     detector.calibration.cpu()
 
 
 class _Pass(LightningModule):
-    """One pass of ``observe(image, category, path)`` over a loader, inside a Trainer."""
+    """One pass of ``observe(batch, category)`` over a loader, inside a Trainer."""
 
     def __init__(self, detector: AnomalyDetector, observe: Observe) -> None:
         super().__init__()
@@ -84,44 +86,52 @@ class _Pass(LightningModule):
         self.detector.prepare_inference()
 
     def predict_step(self, batch: Any, batch_idx: int) -> int:
-        self.observe(batch["image"], self.detector.category_of(batch), batch["path"])
+        self.observe(batch, self.detector.category_of(batch))
         return batch_idx  # Lightning warns of None
 
     def run(self, trainer: Trainer, loader: DataLoader) -> None:
         trainer.predict(self, loader, return_predictions=False)
 
 
+def _remembered_by(memory: MemoryPass) -> Observe:
+    return lambda batch, category: memory.observe(batch["image"], category, batch["path"])
+
+
 def _compare(detector: AnomalyDetector, trainer: Trainer, loader: DataLoader) -> list[Rows]:
     """The maps of this process's share of the images, one entry per batch."""
     compared: list[Rows] = []
 
-    def observe(image: Tensor, category: Tensor, path: list[str]) -> None:
-        _, parts = detector.checked_compare(image, category)
+    def observe(batch: Any, category: Tensor) -> None:
+        _, parts = detector.checked_compare(batch["image"], category)
         columns = {name: part.cpu() for name, part in parts.items()}
-        compared.append({"path": path, "category": category.cpu(), **columns})
+        judged = {JUDGED: batch[JUDGED].cpu()} if JUDGED in batch else {}
+        compared.append({"path": batch["path"], "category": category.cpu(), **judged, **columns})
 
     _Pass(detector, observe).run(trainer, loader)
     return compared
 
 
-def _columns(rows: Rows) -> dict[str, Tensor]:
-    return {name: value for name, value in rows.items() if name not in ("path", "category")}
-
-
 def _extremes(rows: Rows) -> Rows:
     """Smallest and largest value of each map, ``<part>_min`` and ``<part>_max``, per image."""
-    flat = {name: part.flatten(1) for name, part in _columns(rows).items()}
-    bounds = {f"{name}_min": part.amin(1) for name, part in flat.items()}
-    bounds |= {f"{name}_max": part.amax(1) for name, part in flat.items()}
-    return {"path": rows["path"], "category": rows["category"], **bounds}
+    bounds: Rows = {"path": rows["path"], "category": rows["category"]}
+    for name, part in maps_in(rows).items():
+        values = judged_values(part, rows.get(JUDGED))
+        bounds[f"{name}_min"] = torch.stack([own.amin() for own in values])
+        bounds[f"{name}_max"] = torch.stack([own.amax() for own in values])
+    return bounds
 
 
 @torch.inference_mode()
 def _scores(detector: AnomalyDetector, rows: Rows) -> Rows:
     """Image scores and, for the pixel threshold, 1,024 evenly spaced order statistics per map."""
-    parts = _columns(rows)
+    parts, judged = maps_in(rows), rows.get(JUDGED)
     anomaly_map = detector.checked_fuse(parts, rows["category"])
-    ordered = anomaly_map.flatten(1).sort(1).values
-    picks = torch.linspace(0, ordered.shape[1] - 1, 1024).long()
-    scores = {"score": detector.score(anomaly_map, parts), "pixels": ordered[:, picks]}
+    score = detector.score_of_judged(anomaly_map, parts, judged)
+    pixels = [_spread(values.sort().values) for values in judged_values(anomaly_map, judged)]
+    scores = {"score": score, "pixels": torch.stack(pixels)}
     return {"path": rows["path"], "category": rows["category"], **scores}
+
+
+def _spread(ordered: Tensor) -> Tensor:
+    """1,024 of the values (n,), the first and the last among them."""
+    return ordered[torch.linspace(0, len(ordered) - 1, 1024).long()]

@@ -7,6 +7,7 @@ category gets the one with the highest average precision of pixels.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +15,11 @@ from torch import Tensor
 from data_modules import AnomalyDataModule
 from lightning_ad.callbacks.objective import held_out_names, with_defects
 from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.judged import JUDGED
 from lightning_ad.metrics.detection import DetectionMetrics
 
-Observe = Callable[[Tensor, Tensor, list[str]], None]
+Observe = Callable[[Any, Tensor], None]
+"""Takes in a batch of the data and the detector's own categories (B,) of its images."""
 
 
 def passes(detector: AnomalyDetector) -> int:
@@ -29,8 +32,8 @@ def choose(
 ) -> None:
     """Put what is chosen of each of ``detector.choices`` into its calibration.
 
-    ``look`` shows this process's share of the held-out images to a function of images (B, 3, H, W),
-    categories (B,) and paths. The metrics are those of all processes.
+    ``look`` shows this process's share of the held-out images to a function. The metrics are those
+    of all processes.
     """
     names = held_out_names(data)
     groups = [*detector.categories, "mean"]  # the last for images of no known category
@@ -49,13 +52,12 @@ def choose(
 def _judge(detector: AnomalyDetector, metrics: DetectionMetrics, names: dict[str, str]) -> Observe:
     """Add images and their defective copies to the metrics."""
 
-    def observe(image: Tensor, category: Tensor, path: list[str]) -> None:
-        normal = {"image": image.cpu(), "category": category.cpu(), "path": path}
-        normal |= {"mask": torch.zeros(len(image), 1, *image.shape[2:], dtype=torch.uint8)}
-        normal |= {"label": torch.zeros(len(image), dtype=torch.long)}
-        for batch in (normal, with_defects(normal, detector.categories, names)):
-            found = detector.detect(batch["image"].to(image.device), category)
-            mask, label = batch["mask"].to(image.device), batch["label"].to(image.device)
-            metrics.update(found.anomaly_map, mask, found.score, label, category)
+    def observe(batch: Any, category: Tensor) -> None:
+        normal = {**batch, "image": batch["image"].cpu(), "category": category.cpu()}
+        for seen in (normal, with_defects(normal, detector.categories, names)):
+            image, mask, label = (seen[n].to(category.device) for n in ("image", "mask", "label"))
+            judged = batch.get(JUDGED)
+            found = detector.detect(image, category, judged)
+            metrics.update(found.anomaly_map, mask, found.score, label, category, judged=judged)
 
     return observe

@@ -17,6 +17,9 @@ from data_modules import AnomalyDataModule
 IRRELEVANT_TO_RESULTS = ("root", "num_workers", "cache", "cache_dir", "eval_batch_size")
 """Data settings that a resumed run may change."""
 
+AS_BEFORE = "squash"
+"""The data's `fit` of runs from before there was a choice, which name none."""
+
 TRAINING = (
     "accumulate_grad_batches",
     "fast_dev_run",
@@ -86,6 +89,8 @@ def of_results(config: dict[str, Any]) -> dict[str, Any]:
     data = copy.deepcopy(config["data"])
     for name in IRRELEVANT_TO_RESULTS:
         data["init_args"].pop(name, None)
+    if data["init_args"].get("fit") == AS_BEFORE:
+        del data["init_args"]["fit"]
     return {
         "model": copy.deepcopy(config["model"]),
         "data": data,

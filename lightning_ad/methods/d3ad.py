@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from data_modules.reading.geometry import height_and_width, plain, written
 from lightning_ad.detector.detector import Phase
 from lightning_ad.detector.latent import LatentDetector
 from lightning_ad.detector.memory import KeptRows, MemoryPass
@@ -141,11 +142,13 @@ class D3AD(LatentDetector):
     def check_data(self, datamodule: Any, stage: str) -> None:
         """Check what would fail later: the size of images, and how many there are to calibrate."""
         super().check_data(datamodule, stage)
-        side = datamodule.image_size // self.autoencoder.factor
-        if getattr(self.denoiser, "image_size", side) != side:
+        sides = height_and_width(datamodule.image_size)
+        height, width = (side // self.autoencoder.factor for side in sides)
+        latent = plain((height, width))
+        if getattr(self.denoiser, "image_size", latent) != latent:
             raise ValueError(
-                f"latents of data.image_size {datamodule.image_size} have {side} x {side} pixels: "
-                f"set the image_size of model.denoiser to {side}"
+                f"latents of data.image_size {written(datamodule.image_size)} have {height} x "
+                f"{width} pixels: set the image_size of model.denoiser to {written(latent)}"
             )
         if stage == "fit":
             names = [record.category for record in datamodule.training_records()]

@@ -24,6 +24,7 @@ from lightning_ad.detector.detector import AnomalyDetector, Phase
 from lightning_ad.detector.per_category import require_at_least
 from lightning_ad.maths import diffusion, maps
 from lightning_ad.maths.adaptation import Pyramid, adaptation_loss, split
+from lightning_ad.networks.sizes import require_multiple
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 
@@ -92,9 +93,15 @@ class DDAD(AnomalyDetector):
         self._frozen_features: list[nn.Module] = []  # a list keeps it out of the checkpoint
 
     def check_data(self, datamodule: Any, stage: str) -> None:
-        """Check what would fail in the second phase: the size of its batches."""
-        if stage != "fit" or not any(phase.name == "adapt" for phase in self.phases()):
+        """Check the images' size, and what would fail in the second phase: the size of batches."""
+        if stage != "fit":
             return
+        if any(phase.name == "adapt" for phase in self.phases()):
+            self._check_pairs(datamodule)
+        factor = getattr(self.denoiser, "factor", 1)
+        require_multiple(datamodule.image_size, factor, "by which model.denoiser shrinks an image")
+
+    def _check_pairs(self, datamodule: Any) -> None:
         images, own = len(datamodule.training_records()), self.phases()[-1].batch_size
         batch_size = own or datamodule.batch_size
         key = "model.adaptation_batch_size" if own else "data.batch_size"

@@ -23,6 +23,7 @@ from data_modules.reading.dataset import as_pixels, as_tensor
 from data_modules.textured_defects import TexturedDefects
 from lightning_ad.detector.detector import AnomalyDetector, Phase
 from lightning_ad.maths.losses import focal_loss, ssim_loss
+from lightning_ad.networks.sizes import require_multiple
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 
@@ -62,12 +63,8 @@ class DRAEM(AnomalyDetector):
     def check_data(self, datamodule: Any, stage: str) -> None:
         """Check the images' size, and before training the folder of textures."""
         factor = getattr(self.segmentation, "factor", 1)
-        if datamodule.image_size % factor:
-            below = max(1, datamodule.image_size // factor) * factor
-            raise ValueError(
-                f"data.image_size {datamodule.image_size} must be a multiple of {factor} for "
-                f"model.segmentation: {below} and {below + factor} are"
-            )
+        why = "by which model.segmentation shrinks an image"
+        require_multiple(datamodule.image_size, factor, why)
         if stage == "fit":
             self._defects = TexturedDefects(self.textures)
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from data_modules.reading.geometry import height_and_width
 from lightning_ad.detector.averaging import AveragedDetector
 from lightning_ad.detector.feature_space import FeatureSpaceDetector
 from lightning_ad.detector.patch_store import PatchStore
@@ -104,12 +105,12 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
     def check_grid(self, height: int, width: int) -> None:
         """Check that the network has as many places."""
         super().check_grid(height, width)
-        grid = self.denoiser.grid
-        if (height, width) != (grid, grid):
+        rows, columns = height_and_width(self.denoiser.grid)
+        if (height, width) != (rows, columns):
             raise ValueError(
-                f"images have {height} x {width} patches, model.denoiser {grid} x {grid} places: "
-                "set its options `image_size` to data.image_size and `stride` to the pixels per "
-                "patch of the first of model.features' layers (8 for layer 2)"
+                f"images have {height} x {width} patches, model.denoiser {rows} x {columns} "
+                "places: set its options `image_size` to data.image_size and `stride` to the "
+                "pixels per patch of the first of model.features' layers (8 for layer 2)"
             )
 
     def on_fit_start(self) -> None:
@@ -182,7 +183,7 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
     def deviation(self, points: Tensor, number: int) -> Tensor:
         """|D(x, sigma) - x| of each patch at the scored level."""
         x = points.flatten(2).transpose(1, 2)
-        self.require_grid(points, self.denoiser.grid**2)
+        self.require_grid(points, math.prod(height_and_width(self.denoiser.grid)))
         network, place = self.in_precision(self.denoiser), self._places(x)
         category = torch.full((x.shape[0],), number, device=x.device)
         sigma = self.chosen("scored_level", category).view(-1, 1, 1)

@@ -30,6 +30,7 @@ from lightning_ad.detector.per_category import require_at_least
 from lightning_ad.maths import diffusion, maps
 from lightning_ad.maths.adaptation import split
 from lightning_ad.networks.attention_mask import WatchedAttention
+from lightning_ad.networks.sizes import require_multiple
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 
@@ -70,7 +71,7 @@ class TextureDDM(AnomalyDetector):
         blur_scale: s, how far to go from the blurred prediction to the sharp one; 1 stops there
             (no guidance, and half the network calls), the guidance's source has 1.1 to 1.5.
         blur_sigma: sigma in pixels of that blur; None for the source's 3 at 128 px and 9 at 256,
-            tripled whenever the image's side doubles.
+            tripled whenever the image's shorter side doubles.
         attention_threshold: blur only where the denoiser's middle block attends more than this
             many times the mean, 1 in the guidance's source; None, as in the paper, everywhere.
         level: timestep that an image is noised to.
@@ -118,6 +119,11 @@ class TextureDDM(AnomalyDetector):
         require_at_least(1, scored_layers=scored_layers)
         if attention_threshold is not None:
             WatchedAttention(denoiser)  # refuses a network that it cannot watch
+
+    def check_data(self, datamodule: Any, stage: str) -> None:
+        """Check the images' size."""
+        factor = getattr(self.denoiser, "factor", 1)
+        require_multiple(datamodule.image_size, factor, "by which model.denoiser shrinks an image")
 
     # Training.
 
@@ -173,7 +179,7 @@ class TextureDDM(AnomalyDetector):
         """Blur predicted clean images (B, 3, H, W) for the guidance."""
         sigma = self.blur_sigma
         if sigma is None:
-            sigma = 9 * (x0.shape[-1] / 256) ** math.log2(3)
+            sigma = 9 * (min(x0.shape[-2:]) / 256) ** math.log2(3)
         return maps.gaussian_blur(x0, sigma, kernel_size=31)
 
     def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

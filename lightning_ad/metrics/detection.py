@@ -45,9 +45,11 @@ class DetectionMetrics(nn.Module):
         label: Tensor,
         category: Tensor,
         paths: Sequence[str] | None = None,
+        judged: Tensor | None = None,
     ) -> None:
         """Add a batch: maps and masks (B, 1, H, W), scores, labels and category indices (B,).
 
+        Only the pixels that ``judged`` (B, 1, H, W) marks are counted, if it is given.
         Raises ValueError naming the images (by `paths`, else by position) with non-finite scores
         or of no category, or if the masks are not of the maps' size.
         """
@@ -63,7 +65,8 @@ class DetectionMetrics(nn.Module):
             chosen = category == index
             self.image[index].update(score[chosen], label[chosen])
             if self.pixel:
-                self.pixel[index].update(anomaly_map[chosen, 0], mask[chosen, 0])
+                counted = None if judged is None else judged[chosen, 0]
+                self.pixel[index].update(anomaly_map[chosen, 0], mask[chosen, 0], counted)
 
     def _require_known(self, category: Tensor, names: Sequence[str]) -> None:
         """Raise a ValueError for images of an unknown category, whose index is negative."""

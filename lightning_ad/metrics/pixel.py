@@ -30,14 +30,20 @@ class PixelMetrics(RankingMetric):
         super().__init__(max_bins=None if exact else MAX_BINS)
         self.fpr_limit = fpr_limit
 
-    def update(self, anomaly_map: Tensor, mask: Tensor) -> None:
+    def update(self, anomaly_map: Tensor, mask: Tensor, judged: Tensor | None = None) -> None:
         """Add maps (B, H, W) and masks (B, H, W), non-zero where defective.
 
-        Raises ValueError naming, by position, the maps that are not finite.
+        Only the pixels that ``judged`` (B, H, W) marks are counted, if it is given. Raises
+        ValueError naming, by position, the maps that are not finite.
         """
         require_finite(anomaly_map, [f"map {index} of the batch" for index in range(len(mask))])
-        defective = mask.bool()
-        self.add(anomaly_map.float().flatten(), defective.flatten(), region_weights(defective))
+        scores, defective = anomaly_map.float(), mask.bool()
+        if judged is None:
+            self.add(scores.flatten(), defective.flatten(), region_weights(defective))
+        else:
+            counted = judged.bool()
+            defective &= counted
+            self.add(scores[counted], defective[counted], region_weights(defective))
 
     def compute(self) -> dict[str, float]:
         """Return pixel_auroc, pixel_auprc, pixel_f1max and pixel_aupro, NaN where undefined."""

@@ -17,7 +17,9 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor, nn
 
+from data_modules.reading.geometry import Size
 from lightning_ad.networks.hub import hub_or_cache
+from lightning_ad.networks.sizes import require_multiple
 from lightning_ad.speed.silu import activate_in_place
 
 
@@ -75,13 +77,9 @@ class Autoencoder(nn.Module, ABC):
         return super().train(False)
 
 
-def require_whole_latents(image_size: int, autoencoder: Autoencoder) -> None:
+def require_whole_latents(image_size: Size, autoencoder: Autoencoder) -> None:
     """Raise a ValueError unless latents cover images of ``image_size`` pixels exactly."""
-    if image_size % autoencoder.factor:
-        raise ValueError(
-            f"data.image_size ({image_size}) must be a multiple of {autoencoder.factor}, by which "
-            "model.autoencoder shrinks an image"
-        )
+    require_multiple(image_size, autoencoder.factor, "by which model.autoencoder shrinks an image")
 
 
 class KLAutoencoder(Autoencoder):

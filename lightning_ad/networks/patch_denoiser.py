@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data_modules.reading.geometry import Size, height_and_width, plain
+
 FREQUENCIES = 32
 CONDITION = 128
 """Width of what tells the noise level."""
@@ -19,7 +21,7 @@ class PatchDenoiser(nn.Module):
     """F(y, sigma, place, category) for patches of K components.
 
     Args:
-        image_size: side of the images in pixels.
+        image_size: side of square images, or their height and width, in pixels.
         components: K, as many as the detector's.
         width: W of the hidden layers.
         blocks: residual blocks.
@@ -29,7 +31,7 @@ class PatchDenoiser(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 256,
+        image_size: Size = 256,
         components: int = 256,
         width: int = 384,
         blocks: int = 2,
@@ -38,9 +40,10 @@ class PatchDenoiser(nn.Module):
     ) -> None:
         super().__init__()
         self.components, self.categories = components, categories
-        self.grid = -(-image_size // stride)
+        rows, columns = (-(-side // stride) for side in height_and_width(image_size))
+        self.grid = plain((rows, columns))
         self.enter = nn.Linear(components, width)
-        self.place = nn.Embedding(self.grid**2, width)
+        self.place = nn.Embedding(rows * columns, width)
         self.category = nn.Embedding(categories, width)
         self.level = nn.Sequential(nn.Linear(2 * FREQUENCIES, CONDITION), nn.SiLU())
         self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))

@@ -13,6 +13,7 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
+from data_modules.reading.geometry import Size, height_and_width, plain, written
 from lightning_ad.speed.silu import activate_in_place
 
 PAPER_MULTIPLIERS = {
@@ -28,14 +29,18 @@ class DiffusionUNet(nn.Module):
     """U-Net that predicts the noise ε in an image or latent.
 
     Args:
-        image_size: side of the square input, in pixels; a latent denoiser's is the latent's.
+        image_size: side of a square input, or height and width, in pixels; a latent denoiser's is
+            the latent's.
         base: channels of the first level. DDAD 64, DDAD-S 32, D3AD 192.
         multipliers: channels of each level over ``base``; the papers' table where None.
-        attention_at: sides of the feature maps that get self-attention.
+        attention_at: shorter sides of the feature maps that get self-attention.
         heads: attention heads at every level. DDAD 4, DDAD-S 2, D3AD 8.
         dropout: share of dropped activations in the residual blocks. DDAD-S 0.3.
         channels: channels of the input: 3 for images, the autoencoder's for latents.
         blocks_per_level: residual blocks on the way down (one more on the way up).
+
+    Attributes:
+        factor: by which the deepest level is smaller than the input, whose sides are multiples.
 
     Raises:
         ValueError: if the settings do not fit each other; the message names the setting.
@@ -43,7 +48,7 @@ class DiffusionUNet(nn.Module):
 
     def __init__(
         self,
-        image_size: int,
+        image_size: Size,
         base: int = 64,
         multipliers: Sequence[int] | None = None,
         attention_at: Sequence[int] = (32, 16, 8),
@@ -53,8 +58,12 @@ class DiffusionUNet(nn.Module):
         blocks_per_level: int = 2,
     ) -> None:
         super().__init__()
-        widths = [base * multiplier for multiplier in multipliers or _paper_multipliers(image_size)]
-        sides = _sides(image_size, len(widths))
+        image_size = plain(image_size)
+        shorter = min(height_and_width(image_size))
+        widths = [base * multiplier for multiplier in multipliers or _paper_multipliers(shorter)]
+        self.factor = 2 ** (len(widths) - 1)
+        _require_halved(image_size, len(widths), self.factor)
+        sides = [shorter >> level for level in range(len(widths))]
         attends = _attends(sides, attention_at)
         _check_heads(heads, widths, attends)
         self.image_size, self.channels = image_size, channels
@@ -96,15 +105,12 @@ def _paper_multipliers(image_size: int) -> tuple[int, ...]:
     return PAPER_MULTIPLIERS[image_size]
 
 
-def _sides(image_size: int, levels: int) -> list[int]:
-    """Side of the feature maps of each level."""
-    factor = 2 ** (levels - 1)
-    if image_size % factor:
+def _require_halved(image_size: Size, levels: int, factor: int) -> None:
+    if any(side % factor for side in height_and_width(image_size)):
         raise ValueError(
-            f"image_size {image_size} cannot be halved {levels - 1} times: with {levels}"
+            f"image_size {written(image_size)} cannot be halved {levels - 1} times: with {levels}"
             f" multipliers it must be divisible by {factor}"
         )
-    return [image_size >> level for level in range(levels)]
 
 
 def _attends(sides: list[int], attention_at: Sequence[int]) -> list[bool]:

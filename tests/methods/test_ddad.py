@@ -190,7 +190,7 @@ def test_lengths_and_batches_of_the_category():
 
 @pytest.mark.parametrize("setting", ["training_epochs", "adaptation_batch_size"])
 def test_training_on_nothing_is_refused(setting):
-    data = SimpleNamespace(batch_size=4, training_records=lambda: range(9))
+    data = SimpleNamespace(batch_size=4, image_size=16, training_records=lambda: range(9))
     with pytest.raises(ValueError, match=f"model.{setting} must be at least 1, not 0"):
         ddad(**{setting: 0}).check_data(data, "fit")
 
@@ -206,7 +206,7 @@ def test_negative_settings_are_refused_before_training(setting):
     ("own", "configured", "key"), [(1, 8, "model.adaptation"), (None, 1, "data.")]
 )
 def test_adaptation_in_batches_of_one_is_refused_before_training(own, configured, key):
-    data = SimpleNamespace(batch_size=configured, training_records=lambda: range(9))
+    data = SimpleNamespace(batch_size=configured, image_size=16, training_records=lambda: range(9))
     with pytest.raises(ValueError, match=f"{key}_?batch_size is 1 and 9 images"):
         ddad(adaptation_batch_size=own).check_data(data, "fit")
     data.batch_size = 1
