@@ -577,10 +577,11 @@ class AnomalyDetector(LightningModule, ABC):
                 f"pixels, data.image_size is {written(datamodule.image_size)}: leave "
                 "data.image_size out"
             )
-        if self.framing and self.framing.fit != datamodule.framing.fit:
+        framing = getattr(datamodule, "framing", self.framing)  # of others' data there may be none
+        if self.framing and self.framing.fit != framing.fit:
             raise ValueError(
-                f"the checkpoint was trained with data.fit {self.framing.fit}, not "
-                f"{datamodule.framing.fit}: leave data.fit out"
+                f"the checkpoint was trained with data.fit {self.framing.fit}, not {framing.fit}: "
+                "leave data.fit out"
             )
 
     def check_data(self, datamodule: Any, stage: str) -> None:
