@@ -201,7 +201,7 @@ def test_tables_show_file_names_in_full(tmp_path: Path, capsys: pytest.CaptureFi
     assert "examining" in printed.err
 
 
-@pytest.mark.parametrize("name", ["screw[left]", "[/left] :bug:"])
+@pytest.mark.parametrize("name", ["screw[left]", "[bold] :bug:"])
 def test_names_that_look_like_markup_are_shown_as_they_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
