@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+OWN_PICTURES = frozenset({"masks", "panels", "thumbnails"})
+"""Folders of a run that hold pictures of images."""
 UNREAD_SUFFIXES = frozenset(
     [
         ".avif",
@@ -127,7 +129,7 @@ def _is_written_by_us(folder: Path) -> bool:
     """Whether a folder holds the pictures of a run, which show images but are none."""
     if folder.name.startswith("predictions"):
         return any(folder.glob("predictions*.csv"))
-    return folder.name == "panels" and (folder.parent / "metrics.json").exists()
+    return folder.name in OWN_PICTURES and (folder.parent / "metrics.json").exists()
 
 
 def _reaches(top: Path, folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from lightning_ad.callbacks.evaluation import Evaluation
 from lightning_ad.callbacks.panels import Panels
 from lightning_ad.callbacks.predictions import Predictions
+from lightning_ad.callbacks.report import Report
 from lightning_ad.callbacks.throughput import Throughput
 
-__all__ = ["Evaluation", "Panels", "Predictions", "Throughput"]
+__all__ = ["Evaluation", "Panels", "Predictions", "Report", "Throughput"]

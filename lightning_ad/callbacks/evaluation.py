@@ -38,8 +38,8 @@ class Evaluation(Callback):
     """Metrics per category and their mean, in every logger, on the screen and in the run folder.
 
     Logs `test/<category>/<metric>` and `test/mean/<metric>`. At the end the first process prints
-    one table and writes metrics.json, metrics.csv, scores.csv, predictions.json, regions.csv,
-    regions.coco.json and a folder of masks into the trainer's `default_root_dir`. A test image that
+    one table and writes metrics.json, metrics.csv, scores.csv, predictions.json, regions.csv and
+    regions.coco.json into the trainer's `default_root_dir`. A test image that
     was counted twice, as Lightning's own distributed sampler would have it, is an error.
     `Trainer.test(..., verbose=False)` spares Lightning's own table.
 
@@ -106,6 +106,7 @@ class Evaluation(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merge the counts and scores of all processes and log the metrics."""
         self.results = self.metrics.compute()
+        self.curves = self.metrics.curves()
         self.scored = sorted(image for share in of_all_processes(self.scored) for image in share)
         _require_once(self.scored)
         self.unmarked = sorted(path for share in of_all_processes(self.unmarked) for path in share)

@@ -12,9 +12,7 @@ from lightning.pytorch import Trainer
 from lightning_ad.detector.detector import AnomalyDetector, Detection
 from lightning_ad.detector.photograph import Finding
 from lightning_ad.detector.processes import data_module
-from lightning_ad.maths.regions import mask_of
 from lightning_ad.reports.files import name_below
-from lightning_ad.reports.pictures import picture_name, write_picture
 from lightning_ad.reports.predictions_file import (
     LEDGER,
     WATCHED,
@@ -27,7 +25,7 @@ from lightning_ad.reports.predictions_file import (
 
 
 class Finder:
-    """Finds verdict and regions of each image of a batch, writes the mask, fills the ledger.
+    """Finds verdict and regions of each image of a batch, fills the ledger.
 
     Args:
         trainer: of the test or the prediction.
@@ -56,8 +54,7 @@ class Finder:
     def find(self, detector: AnomalyDetector, detection: Detection, batch: Any) -> list[Finding]:
         """What is said about each image of a `DescribedBatch`, written down as well."""
         seconds = (_now(detector.device) - self._started) / len(batch["path"])
-        sizes = [(height, width) for height, width in batch["size"].tolist()]
-        findings = detector.findings(detection, detector.category_of(batch), sizes)
+        findings = detector.findings_of(detection, batch)
         for index, finding in enumerate(findings):
             self._write(finding, _described(batch, index, self._data), seconds)
         return findings
@@ -91,10 +88,6 @@ class Finder:
 
     def _write(self, finding: Finding, described: dict[str, Any], seconds: float) -> None:
         file = described.pop("file")
-        if finding.pixel_threshold is not None:
-            name = name_below(file, self._data.root)
-            mask = mask_of(finding.regions, described["size"])
-            write_picture(self._folder / "masks" / picture_name(name), mask)
         said = {
             "score": finding.score,
             "threshold": finding.threshold,

@@ -1,33 +1,32 @@
-"""Pictures of some test images: image, reconstruction, anomaly map and mask side by side."""
+"""Pictures of what was found: a small one of every image, a large one of some or of all."""
 
 import hashlib
 import logging
-import math
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
-from numpy.typing import NDArray
+from torch import Tensor
 
-from lightning_ad.detector.detector import Detection
+from data_modules.reading.dataset import Framing
+from data_modules.reading.images import MaskRule, read_image, read_mask
+from data_modules.records import Record
+from lightning_ad.callbacks.painter import Painter
+from lightning_ad.detector.photograph import Finding, map_of_photograph
 from lightning_ad.detector.processes import data_module, of_all_processes
-from lightning_ad.reports.drawing import (
-    Pixels,
-    Scale,
-    heat,
-    marked,
-    photograph,
-    reconstructed,
-    row_of,
-    tiles_of,
-)
+from lightning_ad.maths.regions import mask_of
+from lightning_ad.reports.drawing import Mask, Picture, Pixels, scale_of, thumbnail
 from lightning_ad.reports.files import name_below
-from lightning_ad.reports.pictures import flat_name, write_picture
+from lightning_ad.reports.panel import Heading, panel
+from lightning_ad.reports.pictures import flat_name, picture_name, write_picture
+
+SUFFIX = ".jpg"
+"""Of pictures: a panel as a PNG takes ten times as long and four times the room."""
 
 log = logging.getLogger(__name__)
 
@@ -37,37 +36,76 @@ def draw_lot(name: str) -> str:
     return hashlib.sha256(os.fsencode(name)).hexdigest()
 
 
-@dataclass
-class Candidate:
-    """A test image that may be drawn, in memory until the whole test has been seen."""
+@dataclass(frozen=True)
+class Drawing:
+    """All that it takes to draw one image, which is read again at its own resolution."""
 
-    name: str
-    category: int
-    label: int
-    score: float
-    image: Pixels
-    reconstruction: Pixels | None
-    anomaly_map: NDArray[np.float32]
-    mask: NDArray[np.uint8]
+    file: str
+    finding: Finding
+    heading: Heading
+    framing: Framing
+    record: Record | None
+    """Of a test image, whose mask is drawn."""
+    mask_rule: MaskRule
+    reconstruction: Tensor | None
+    """(3, S, S) in [-1, 1]."""
+    folder: Path
+    """Of results: the thumbnail and the mask of regions go into folders in it."""
+    name: PurePath
+    """Below the data's root."""
+    panel: Path | None
+    """Where the large picture goes, if there is to be one."""
 
-    def draw(self, scale: Scale, has_masks: bool) -> Pixels:
-        """Draw the row of tiles."""
-        kind = "defective" if self.label else "normal"
-        tiles = tiles_of(self.image, self.reconstruction, heat(self.anomaly_map, scale))
-        if has_masks:
-            tiles["mask"] = marked(self.mask)
-        return row_of(tiles, f"{kind}, score {self.score:.4g}:  {self.name}", scale)
+    def draw(self) -> None:
+        """Write the pictures."""
+        photograph = read_image(Path(self.file), self.framing.white_level)
+        size = (photograph.shape[0], photograph.shape[1])
+        regions = mask_of(self.finding.regions, size)
+        picture = Picture(
+            photograph,
+            self.finding.anomaly_map,
+            scale_of(self.finding.pixel_threshold, self.finding.anomaly_map),
+            regions // 255,
+            self._truth(),
+            self._redrawn(size) if self.panel else None,
+            is_flagged=self.finding.verdict != "normal",
+        )
+        if self.finding.pixel_threshold is not None:
+            write_picture(self.folder / "masks" / picture_name(self.name), regions)
+        write_picture(
+            self.folder / "thumbnails" / picture_name(self.name, SUFFIX), thumbnail(picture)
+        )
+        if self.panel:
+            write_picture(self.panel, panel(picture, self.heading))
+
+    def _truth(self) -> Mask | None:
+        masks = self.record.masks if self.record and self.record.label else ()
+        parts = [read_mask(path, self.mask_rule) for path in masks]
+        return np.maximum.reduce(parts) if parts else None
+
+    def _redrawn(self, size: tuple[int, int]) -> Pixels | None:
+        """The reconstruction at the photograph's size, white where nothing was seen."""
+        if self.reconstruction is None:
+            return None
+        channels = [
+            map_of_photograph(channel[None, None], self.framing, size)
+            for channel in self.reconstruction.clamp(-1, 1)
+        ]
+        values = np.nan_to_num(np.stack(channels, axis=-1), nan=1.0)
+        return np.rint((values + 1) * 127.5).astype(np.uint8)
 
 
 class Panels(Callback):
-    """PNG panels of test images of every category, in `<run>/panels/<category>` and in W&B.
+    """A thumbnail and a mask of regions of every image, and panels: also in W&B.
 
-    Three of four are defective where there are enough of either; which images they are does not
-    depend on the order or the number of processes. The colours of all maps of a category share one
-    scale, from the smallest to the largest value of its test, written at the right of each row.
+    Of a test, panels show some images of each category, in `<run>/panels/<category>`; three of four
+    are defective where there are enough of either, and they are the same in every run. Of a
+    prediction, each image has one, in `<run>/predictions/panels`. Photographs keep their
+    resolution. They are drawn beside the scoring; where they cannot be written, as on a full disk,
+    the rest goes on and the end is an error.
 
     Args:
-        per_category: Images per category; 0 for none.
+        per_category: Images per category of a test; 0 for none.
     """
 
     def __init__(self, per_category: int = 8) -> None:
@@ -76,11 +114,21 @@ class Panels(Callback):
         self.per_category = per_category
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget earlier tests."""
-        data = data_module(trainer)
-        self.kept: dict[tuple[int, int], list[Candidate]] = {}
-        self.lowest = torch.full((len(data.categories),), math.inf)
-        self.highest = -self.lowest
+        """Choose the images that get a panel."""
+        records = data_module(trainer).records_of("test")
+        self.painter, self.folder = Painter(), Path(trainer.default_root_dir)
+        self.records = {str(record.image): record for record in records}
+        self.chosen = {
+            str(record.image)
+            for category in {record.category for record in records}
+            for record in choose([r for r in records if r.category == category], self.per_category)
+        }
+        self.shown: list[tuple[str, str]] = []
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Get ready to draw every image."""
+        self.painter, self.folder = Painter(), Path(trainer.default_root_dir) / "predictions"
+        self.records = {}
 
     def on_test_batch_end(
         self,
@@ -91,78 +139,98 @@ class Panels(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the images that may be drawn, and the range of the maps."""
-        detection: Detection = outputs
-        category = batch["category"].cpu()
-        low, high = (
-            bound.float().cpu() for bound in detection.anomaly_map.flatten(1).aminmax(dim=1)
-        )
-        self.lowest.scatter_reduce_(0, category, low, "amin")
-        self.highest.scatter_reduce_(0, category, high, "amax")
-        for index in range(len(batch["path"])):
-            self._keep_if_chosen(detection, batch, index, data_module(trainer).root)
+        """Draw a batch, panels of the chosen images."""
+        names = [name_below(path, data_module(trainer).root) for path in batch["path"]]
+        panels = []
+        for path, name, index in zip(batch["path"], names, batch["category"].tolist(), strict=True):
+            category = data_module(trainer).categories[index]
+            inner = PurePath(name.as_posix().removeprefix(f"{category}/"))
+            file = self.folder / "panels" / category / flat_name(inner, SUFFIX)
+            panels.append(file if path in self.chosen else None)
+            self.shown += [(category, str(file))] if path in self.chosen else []
+        self._draw(trainer, pl_module, outputs, batch, panels)
 
-    def _keep_if_chosen(self, detection: Detection, batch: Any, index: int, root: Path) -> None:
-        """Keep an image if it is among the first of its category and label so far."""
-        name = name_below(batch["path"][index], root).as_posix()
-        kept = self.kept.setdefault((int(batch["category"][index]), int(batch["label"][index])), [])
-        if len(kept) < self.per_category or (kept and draw_lot(name) < draw_lot(kept[-1].name)):
-            kept.append(_candidate(detection, batch, index, name))
-            kept.sort(key=lambda candidate: draw_lot(candidate.name))
-            del kept[self.per_category :]
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw a batch, a panel of each image."""
+        names = [name_below(path, data_module(trainer).root) for path in batch["path"]]
+        panels = [self.folder / "panels" / picture_name(name, SUFFIX) for name in names]
+        self._draw(trainer, pl_module, outputs, batch, panels)
+
+    def _draw(
+        self,
+        trainer: Trainer,
+        detector: Any,
+        detection: Any,
+        batch: Any,
+        panels: Sequence[Path | None],
+    ) -> None:
+        data = data_module(trainer)
+        findings = detector.findings_of(detection, batch)
+        redrawn = detection.reconstruction
+        for index, (path, finding) in enumerate(zip(batch["path"], findings, strict=True)):
+            name, record = name_below(path, data.root), self.records.get(path)
+            kept = redrawn is not None and panels[index] is not None
+            drawing = Drawing(
+                path,
+                finding,
+                _heading(name.as_posix(), finding, record),
+                detector.framing,
+                record if data.has_masks else None,
+                data.mask_rule,
+                redrawn[index].float().cpu() if kept else None,
+                self.folder,
+                name,
+                panels[index],
+            )
+            self.painter.submit(drawing.draw)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for the pictures."""
+        self.painter.finish()
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for the pictures."""
+        self.painter.finish()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Agree with the other processes on the images and the scales, draw, and log to W&B.
+        """Log the panels of all processes to W&B."""
+        shown = sorted(each for share in of_all_processes(self.shown) for each in share)
+        if trainer.is_global_zero and shown:
+            for category in data_module(trainer).categories:
+                files = [Path(file) for name, file in shown if name == category]
+                _log_to_wandb(trainer, category, [file for file in files if file.exists()])
+            log.info("panels: %s", self.folder / "panels")
 
-        The metrics are on the disk by then: `Evaluation` stands before this callback.
-        """
-        data = data_module(trainer)
-        own = [candidate for kept in self.kept.values() for candidate in kept]
-        shares = of_all_processes((own, self.lowest, self.highest))
-        if trainer.is_global_zero:
-            lowest = torch.stack([share[1] for share in shares]).amin(0).tolist()
-            highest = torch.stack([share[2] for share in shares]).amax(0).tolist()
-            candidates = [candidate for share in shares for candidate in share[0]]
-            folder = Path(trainer.default_root_dir) / "panels"
-            for index, category in enumerate(data.categories):
-                scale = Scale(lowest[index], highest[index])
-                here = [candidate for candidate in candidates if candidate.category == index]
-                chosen = choose(here, self.per_category)
-                files = [_write(each, folder, category, scale, data.has_masks) for each in chosen]
-                _log_to_wandb(trainer, category, files)
-            if candidates:
-                log.info("panels: %s", folder)
-        del self.kept
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Raise what kept pictures from being written, now that all else is."""
+        painter = self.__dict__.pop("painter", None)
+        if painter is not None and painter.failure is not None:
+            raise OSError(
+                f"{painter.failure}; {painter.missing} images have no pictures, all else is in "
+                f"{self.folder}"
+            ) from painter.failure
 
 
-def choose(candidates: list[Candidate], number: int) -> list[Candidate]:
+def choose(records: Iterable[Record], number: int) -> list[Record]:
     """Choose up to `number`, a quarter of them normal unless there are too few of either kind."""
-    ordered = sorted(candidates, key=lambda candidate: draw_lot(candidate.name))
-    defective = [candidate for candidate in ordered if candidate.label]
-    normal = [candidate for candidate in ordered if not candidate.label]
+    ordered = sorted(records, key=lambda record: draw_lot(record.image.name))
+    defective = [record for record in ordered if record.label]
+    normal = [record for record in ordered if not record.label]
     normal_share = max(number // 4, number - len(defective))
     return defective[: number - min(normal_share, len(normal))] + normal[:normal_share]
 
 
-def _candidate(detection: Detection, batch: Any, index: int, name: str) -> Candidate:
-    return Candidate(
-        name=name,
-        category=int(batch["category"][index]),
-        label=int(batch["label"][index]),
-        score=float(detection.score[index]),
-        image=photograph(batch["image"][index]),
-        reconstruction=reconstructed(detection.reconstruction, index),
-        anomaly_map=detection.anomaly_map[index, 0].float().cpu().numpy(),
-        mask=batch["mask"][index, 0].cpu().numpy(),
-    )
-
-
-def _write(
-    candidate: Candidate, folder: Path, category: str, scale: Scale, has_masks: bool
-) -> Path:
-    file = folder / category / flat_name(PurePath(candidate.name.removeprefix(f"{category}/")))
-    write_picture(file, candidate.draw(scale, has_masks))
-    return file
+def _heading(name: str, finding: Finding, record: Record | None) -> Heading:
+    known = (None, None) if record is None else (record.label, record.defect)
+    return Heading(name, finding.score, finding.threshold, finding.verdict, *known)
 
 
 def _log_to_wandb(trainer: Trainer, category: str, files: list[Path]) -> None:

@@ -1,4 +1,4 @@
-"""Scores images that nobody has labelled: a table, a picture and a heat map of each."""
+"""Scores images that nobody has labelled: a table of verdicts and regions."""
 
 import csv
 import itertools
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, Trainer
-from numpy.typing import NDArray
 
 from data_modules.problems import Problem, raise_any
 from data_modules.reading.store import make_folder
@@ -17,9 +16,8 @@ from lightning_ad.callbacks.preemption import end_on_interrupt
 from lightning_ad.detector.detector import AnomalyDetector, Detection
 from lightning_ad.detector.photograph import Finding
 from lightning_ad.detector.processes import data_module, of_all_processes
-from lightning_ad.reports.drawing import Scale, heat, photograph, reconstructed, row_of, tiles_of
 from lightning_ad.reports.files import harmless, name_below
-from lightning_ad.reports.pictures import picture_name, write_picture
+from lightning_ad.reports.pictures import picture_name
 from lightning_ad.reports.verdict_table import flagged
 
 log = logging.getLogger(__name__)
@@ -32,12 +30,10 @@ COLUMNS = (
 
 
 class Predictions(Callback):
-    """predictions.csv, predictions.json, regions, and per image a panel, a heat map and a mask.
+    """predictions.csv, predictions.json and tables of regions, in `<run>/predictions`.
 
-    All in `<run>/predictions`, the pictures in the tree of the data; what lies there of other
-    images is renamed first. `docs/decisions.md` explains the tables; what takes a calibration is
-    empty in them for a model without one. Colours run from 0 to twice the calibrated pixel
-    threshold, so that they compare between images; without one, over each map's own range.
+    What lies there of other images is renamed first. `docs/decisions.md` explains the tables; what
+    takes a calibration is empty in them for a model without one.
 
     Args:
         save_maps: Also write each raw map (H, W) as a float32 `.npy` file.
@@ -83,28 +79,19 @@ class Predictions(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Note the scores of a batch and draw its images."""
+        """Note what is said about a batch."""
         detector: AnomalyDetector = pl_module
         detection: Detection = outputs
         assert self.finder is not None, "on_predict_start comes first"
         findings = self.finder.find(detector, detection, batch)
-        folder = _folder(trainer)
         for index, (path, finding) in enumerate(zip(batch["path"], findings, strict=True)):
-            anomaly_map = detection.anomaly_map[index, 0].float().cpu().numpy()
-            scale = _scale(anomaly_map, finding.pixel_threshold)
-            image = photograph(batch["image"][index])
-            restored = reconstructed(detection.reconstruction, index)
-            tiles = tiles_of(image, restored, heat(anomaly_map, scale))
             name = name_below(path, data_module(trainer).root)
-            title = f"score {finding.score:.4g}, {_said(finding)}:  {name.as_posix()}"
-            write_picture(folder / "panels" / picture_name(name), row_of(tiles, title, scale))
-            write_picture(folder / "heatmaps" / picture_name(name), heat(anomaly_map, scale))
             if data_module(trainer).arrivals is not None:
-                log.info(title)
+                log.info("%s:  %s", _said(finding), name.as_posix())
             if self.save_maps:
-                file = folder / "maps" / picture_name(name, ".npy")
+                file = _folder(trainer) / "maps" / picture_name(name, ".npy")
                 make_folder(file.parent)
-                np.save(file, anomaly_map)
+                np.save(file, detection.anomaly_map[index, 0].float().cpu().numpy())
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write the table of all processes."""
@@ -153,14 +140,8 @@ def _set_aside(folder: Path, data: Any) -> None:
         log.info("predictions of other images: %s", kept)
 
 
-def _scale(anomaly_map: NDArray[np.float32], threshold: float | None) -> Scale:
-    if threshold is None:
-        return Scale(float(anomaly_map.min()), float(anomaly_map.max()))
-    return Scale(0.0, 2 * threshold)
-
-
 def _said(finding: Finding) -> str:
     if finding.threshold is None:
-        return "no threshold calibrated"
+        return f"score {finding.score:.4g}, no threshold calibrated"
     verdict = "ANOMALOUS, above" if finding.anomalous else "normal, up to"
-    return f"{verdict} {finding.threshold:.4g}"
+    return f"score {finding.score:.4g}, {verdict} {finding.threshold:.4g}"

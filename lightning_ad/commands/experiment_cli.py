@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from data_modules import AnomalyDataModule
 from lightning_ad import methods, networks
-from lightning_ad.callbacks import Evaluation, Panels, Predictions, Throughput
+from lightning_ad.callbacks import Evaluation, Panels, Predictions, Report, Throughput
 from lightning_ad.callbacks.objective import Objective
 from lightning_ad.callbacks.preemption import end_on_signals
 from lightning_ad.commands.arguments import OF_A_PHASE, with_files_read, with_own_config
@@ -289,7 +289,8 @@ class ExperimentCLI(LightningCLI):
         # The clock of Throughput stops before the metrics are updated.
         test = [Throughput(), init.evaluation, init.panels]
         test += [Objective()] if init.objective else []
-        callbacks = {"test": test, "predict": [init.predictions]}
+        test += [Report(init.evaluation)]
+        callbacks = {"test": test, "predict": [init.predictions, init.panels, Report()]}
         self.trainers = Trainers(init.trainer, self.run, init.seed_everything, callbacks)
         return self.trainers(self.subcommand or "fit")
 

@@ -67,6 +67,8 @@ class Detection:
     """(B, 3, H, W) in [-1, 1], the image as the model would have it; None if it makes none."""
     parts: dict[str, Tensor]
     """The named maps (B, 1, H, W) that were fused into ``anomaly_map``."""
+    findings: list[Finding] | None = None
+    """What is said about each photograph, once a callback has asked `findings_of` for it."""
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,13 @@ class AnomalyDetector(LightningModule, ABC):
             )
             for one, size, score, threshold, p_value, pixel_threshold in rows
         ]
+
+    def findings_of(self, detection: Detection, batch: Any) -> list[Finding]:
+        """What is said about the photographs of a `DescribedBatch`: worked out for all who ask."""
+        if detection.findings is None:
+            sizes = [(height, width) for height, width in batch["size"].tolist()]
+            detection.findings = self.findings(detection, self.category_of(batch), sizes)
+        return detection.findings
 
     def in_own_precision(self) -> torch.autocast:
         """The context in which Lightning's Trainer scores in `precision`."""

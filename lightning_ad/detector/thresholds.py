@@ -77,6 +77,16 @@ def keep_scores(calibration: Calibration, scored: dict[str, Tensor], held_out: i
     calibration[CATEGORY] = scored["category"]
 
 
+def normal_scores(calibration: Calibration, categories: list[str]) -> dict[str | None, list[float]]:
+    """The scores of each category's held-out normal images; by None, all. Empty if not kept."""
+    if CATEGORY not in calibration:
+        return {}
+    groups = members(calibration[CATEGORY], len(categories))
+    scores = calibration[LEVELS["image"]].float()
+    names = [*categories, None]
+    return {name: scores[group].tolist() for name, group in zip(names, groups, strict=True)}
+
+
 def part_calibrated_on(calibration: Calibration) -> dict[str, str]:
     """``calibrated_on``, where that was less than all held-out images; else nothing."""
     if HELD_OUT not in calibration:

@@ -26,6 +26,7 @@ from lightning_ad.experiment.run_folder import RunFolder
 from lightning_ad.experiment.time_budget import TimeLimit, Timetable
 from lightning_ad.experiment.trainers import Trainers
 from lightning_ad.experiment.vouching import vouched_for
+from lightning_ad.reports.machine import circumstances
 
 SELF_SUFFICIENT = ("seed_everything", "model", "data", "evaluation")
 """Sections of the configuration that a final checkpoint carries."""
@@ -187,6 +188,9 @@ class Experiment:
         self.data.prepare_data()
         self.data.setup("fit")
         calibrate(self.detector, trainer, self.data)
+        images = {"images": len(self.data.training_records())}
+        trained = circumstances(trainer.strategy.root_device) | images
+        self.detector.trained_with = {**self.origin, "trained": trained}
         save_weights(trainer, self.detector, self.run.final, yaml.safe_dump(self._lasting()))
 
     def _lasting(self) -> dict[str, Any]:

@@ -33,10 +33,26 @@ from lightning_ad.reports.files import write_whole
 
 FILES = (
     *("*.ckpt", "metrics.json", "metrics.csv", "scores.csv", "objective.json", "training.json"),
-    *("predictions.json", "regions.csv", "regions.coco.json", "unfinished-*.jsonl"),
+    *(
+        "predictions.json",
+        "report.json",
+        "report.html",
+        "regions.csv",
+        "regions.coco.json",
+        "unfinished-*.jsonl",
+    ),
 )
 FOLDERS = (
-    *("resume", "checkpoints", "panels", "masks", "predictions", "predictions-*", "wandb"),
+    *(
+        "resume",
+        "checkpoints",
+        "panels",
+        "masks",
+        "thumbnails",
+        "predictions",
+        "predictions-*",
+        "wandb",
+    ),
     "test-*",
 )
 """What a run leaves behind, beside its configuration."""

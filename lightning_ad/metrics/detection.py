@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,12 +104,13 @@ class DetectionMetrics(nn.Module):
         """
         found = {}
         for index, category in enumerate(self.categories):
-            curves = _curves("image", self.image[index].counted)
+            images: Any = self.image[index]
+            curves = _curves("image", images.counted)
             if self.pixel:
-                pixel = self.pixel[index]
-                curves |= _curves("pixel", pixel.counted)
-                _, normal, _, overlap = pixel.counted.unbind(1)
-                curves["pro"] = points.pro(normal, overlap, pixel.fpr_limit)
+                pixels: Any = self.pixel[index]
+                curves |= _curves("pixel", pixels.counted)
+                _, normal, _, overlap = pixels.counted.unbind(1)
+                curves["pro"] = points.pro(normal, overlap, pixels.fpr_limit)
             found[category] = {name: points.thinned(curve) for name, curve in curves.items()}
         return found
 

@@ -1,103 +1,179 @@
-"""Pictures of a detection: tiles in a row under a title, made to be read when opened."""
+"""What is drawn on a photograph: heat where the map is above its threshold, and outlines.
 
-from collections.abc import Mapping
+Heat is transparent at the threshold and gets stronger up to three times of it, on one scale for all
+images of a category, in test and predict alike. Regions of flagged images have a solid white
+outline, true defects a dashed blue one, both on black, so that neither depends on telling colours
+apart; regions of images that pass have a thin grey one.
+"""
+
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-Pixels: TypeAlias = np.ndarray
-"""uint8 (H, W, 3) in OpenCV's channel order, blue first."""
+Pixels: TypeAlias = NDArray[np.uint8]
+"""(H, W, 3) in the order red, green, blue."""
+Mask: TypeAlias = NDArray[np.uint8]
+"""(H, W) of 0 and 1."""
+Map: TypeAlias = NDArray[np.float32]
+"""(H, W), larger is more anomalous; NaN where nothing was judged."""
 
-TILE = 256  # least side of a tile in pixels
-GAP = 8
-STRIP = 26  # height of a line of text
-INK, PAPER = (40, 40, 40), (255, 255, 255)
+STOPS = ((255, 224, 102), (245, 133, 41), (211, 56, 61), (122, 4, 83))
+"""Colours of heat, from the threshold up: lighter to darker for every kind of sight."""
+FAINTEST, STRONGEST = 0.25, 0.85
+"""Opacity of heat just above the threshold and at the scale's high end."""
+UNJUDGED = 0.35
+"""What is left of the brightness where nothing was judged."""
+THUMBNAIL = 240
+"""Longer side of a photograph in a thumbnail, in pixels."""
+BLACK, GREY, WHITE, BLUE = (0, 0, 0), (170, 170, 170), (255, 255, 255), (86, 180, 233)
 
 
 class Scale(NamedTuple):
-    """The map values at the ends of the colour scale."""
+    """The map values between which heat is drawn: none up to `low`, the strongest from `high`."""
 
     low: float
     high: float
+    is_threshold: bool
+    """Whether `low` is a threshold; else the scale is a map's own range."""
 
 
-def photograph(image: Tensor) -> Pixels:
-    """Turn an image (3, H, W) in [-1, 1] into pixels."""
-    rgb = ((image.float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-    return np.ascontiguousarray(rgb[:, :, ::-1])
+def scale_of(threshold: float | None, anomaly_map: Map) -> Scale:
+    """The scale that is anchored at a pixel threshold; without one, the range of the map."""
+    if threshold is None:
+        known = anomaly_map[np.isfinite(anomaly_map)]
+        low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+        return Scale(low, max(high, low + 1e-12), is_threshold=False)
+    return Scale(threshold, threshold + 2 * (abs(threshold) or 1.0), is_threshold=True)
 
 
-def reconstructed(reconstruction: Tensor | None, index: int) -> Pixels | None:
-    """Pixels of one of the reconstructions (B, 3, H, W) in [-1, 1], where there are any."""
-    return None if reconstruction is None else photograph(reconstruction[index])
+@dataclass(frozen=True)
+class Picture:
+    """One image and what was found in it, all of the photograph's height and width."""
+
+    photograph: Pixels
+    anomaly_map: Map
+    scale: Scale
+    regions: Mask
+    """What was found: the pixels above the threshold."""
+    truth: Mask | None = None
+    """The true defects, where they are known."""
+    reconstruction: Pixels | None = None
+    is_flagged: bool = True
+    """Whether regions are outlined boldly; in images that pass, they are not what counts."""
+
+    def resized(self, height: int, width: int) -> "Picture":
+        """The same in another size."""
+        size = (width, height)
+        smaller = width < self.photograph.shape[1]
+        smooth = cv2.INTER_AREA if smaller else cv2.INTER_NEAREST
+        redrawn = self.reconstruction
+        return Picture(
+            np.asarray(cv2.resize(self.photograph, size, interpolation=smooth), np.uint8),
+            np.asarray(cv2.resize(self.anomaly_map, size), np.float32),
+            self.scale,
+            _mask_resized(self.regions, size),
+            None if self.truth is None else _mask_resized(self.truth, size),
+            None
+            if redrawn is None
+            else np.asarray(cv2.resize(redrawn, size, interpolation=smooth), np.uint8),
+            self.is_flagged,
+        )
 
 
-def heat(anomaly_map: NDArray[np.float32], scale: Scale) -> Pixels:
-    """Colour a map (H, W) from dark blue at the scale's low end to dark red at its high end."""
-    span = max(scale.high - scale.low, 1e-12)
-    level = np.clip((anomaly_map - scale.low) / span, 0, 1)
-    return cv2.applyColorMap(np.rint(255 * level).astype(np.uint8), cv2.COLORMAP_TURBO)
+def _mask_resized(mask: Mask, size: tuple[int, int]) -> Mask:
+    """A mask in which what is a pixel or less stays a pixel."""
+    if size[0] < mask.shape[1]:
+        share = cv2.resize(mask * np.uint8(255), size, interpolation=cv2.INTER_AREA)
+        return (share > 0).astype(np.uint8)
+    return np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
-def overlay(image: Pixels, colours: Pixels) -> Pixels:
-    """Lay colours over a grey version of the image, both (H, W, 3)."""
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    return cv2.addWeighted(grey, 0.45, colours, 0.55, 0)
+def thumbnail(picture: Picture) -> Pixels:
+    """The photograph and, to its right, its heat, each with a longer side of 240 pixels."""
+    height, width = picture.photograph.shape[:2]
+    factor = THUMBNAIL / max(height, width)
+    small = picture.resized(*(max(1, round(factor * side)) for side in (height, width)))
+    return np.hstack([small.photograph, with_heat(small)])
 
 
-def marked(mask: NDArray[np.uint8]) -> Pixels:
-    """Turn a mask (H, W) of 0 and 1 into white on black."""
-    return cv2.cvtColor(mask * np.uint8(255), cv2.COLOR_GRAY2BGR)
+def with_truth(picture: Picture) -> Pixels:
+    """The photograph, with the true defects outlined."""
+    pixels = picture.photograph.copy()
+    if picture.truth is not None:
+        outline(pixels, picture.truth, BLUE, dashed=True)
+    return pixels
 
 
-def tiles_of(image: Pixels, reconstruction: Pixels | None, colours: Pixels) -> dict[str, Pixels]:
-    """Name the tiles of a detection: image, reconstruction if there is one, coloured map."""
-    middle = {} if reconstruction is None else {"reconstruction": reconstruction}
-    return {"image": image, **middle, "anomaly map": overlay(image, colours)}
+def with_heat(picture: Picture) -> Pixels:
+    """The photograph in grey under its heat, with found regions and true defects outlined."""
+    grey = cv2.cvtColor(picture.photograph, cv2.COLOR_RGB2GRAY)
+    pixels = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
+    _lay_heat(pixels, picture.anomaly_map, picture.scale)
+    unjudged = np.isnan(picture.anomaly_map)
+    if unjudged.any():
+        pixels[unjudged] = (pixels[unjudged] * UNJUDGED).astype(np.uint8)
+    if picture.is_flagged:
+        outline(pixels, picture.regions, WHITE)
+    else:
+        cv2.polylines(pixels, _lines_around(picture.regions), True, GREY, 1, cv2.LINE_AA)
+    if picture.truth is not None:
+        outline(pixels, picture.truth, BLUE, dashed=True)
+    return pixels
 
 
-def row_of(tiles: Mapping[str, Pixels], title: str, scale: Scale) -> Pixels:
-    """Put named tiles of equal size side by side, with the title above and the scale at the right.
-
-    Small images are enlarged to at least 256 pixels by a whole factor, without smoothing.
-    """
-    height, width = next(iter(tiles.values())).shape[:2]
-    factor = max(1, -(-TILE // min(height, width)))
-    size = (factor * width, factor * height)
-    columns = []
-    for name, tile in tiles.items():
-        large = cv2.resize(tile, size, interpolation=cv2.INTER_NEAREST)
-        columns += [np.vstack([_text(name, size[0]), large]), _paper(STRIP + size[1], GAP)]
-    columns.append(np.vstack([_paper(STRIP, 64), _colour_bar(size[1], scale)]))
-    row = np.hstack(columns)
-    panel = np.vstack([_text(title, row.shape[1], bold=True), row])
-    return cv2.copyMakeBorder(panel, GAP, GAP, GAP, GAP, cv2.BORDER_CONSTANT, value=PAPER)
+def levels(anomaly_map: Map, scale: Scale) -> NDArray[np.uint8]:
+    """Strength of heat (H, W): 0 for none, else 1 (just above the threshold) to 255."""
+    share = (np.nan_to_num(anomaly_map, nan=scale.low) - scale.low) / (scale.high - scale.low)
+    return np.where(share > 0, 1 + np.rint(254 * np.minimum(share, 1)), 0).astype(np.uint8)
 
 
-def _paper(height: int, width: int) -> Pixels:
-    return np.full((height, width, 3), 255, np.uint8)
+def _lay_heat(pixels: Pixels, anomaly_map: Map, scale: Scale) -> None:
+    """Lay the heat of a map over pixels, in place, where there is any."""
+    strength = levels(anomaly_map, scale)
+    x, y, width, height = cv2.boundingRect(strength)
+    box = np.s_[y : y + height, x : x + width]
+    colours, opacity = COLOURS[strength[box]], OPACITY[strength[box]]
+    under, over = pixels[box].astype(np.uint16), colours.astype(np.uint16)
+    pixels[box] = ((under * (255 - opacity) + over * opacity) // 255).astype(np.uint8)
 
 
-def _text(line: str, width: int, bold: bool = False) -> Pixels:
-    """Write a line into a strip, in smaller letters where it is too long."""
-    strip = _paper(STRIP, width)
-    line = line.encode(errors="replace").decode()  # OpenCV crashes on what is not UTF-8
-    thickness = 2 if bold else 1
-    (length, _), _ = cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, 0.55, thickness)
-    size = 0.55 * min(1.0, (width - 4) / max(length, 1))
-    place = (2, STRIP - 9)
-    cv2.putText(strip, line, place, cv2.FONT_HERSHEY_SIMPLEX, size, INK, thickness, cv2.LINE_AA)
-    return strip
+def _colours() -> Pixels:
+    """The colour of each level (256, 3)."""
+    places = np.linspace(1, 255, len(STOPS))
+    columns = [np.interp(np.arange(256), places, channel) for channel in zip(*STOPS, strict=True)]
+    return np.rint(np.stack(columns, axis=1)).astype(np.uint8)
 
 
-def _colour_bar(height: int, scale: Scale) -> Pixels:
-    bar = _paper(height, 64)
-    levels = np.linspace(scale.high, scale.low, height, dtype=np.float32)
-    bar[:, :14] = heat(levels[:, None].repeat(14, 1), scale)
-    for value, y in ((scale.high, 12), (scale.low, height - 4)):
-        place = (17, y)
-        cv2.putText(bar, f"{value:.2g}", place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, INK, 1, cv2.LINE_AA)
-    return bar
+def _opacity() -> NDArray[np.uint16]:
+    """The opacity of each level (256, 1), of 255."""
+    opacity = np.rint(255 * np.linspace(FAINTEST, STRONGEST, 256)).astype(np.uint16)
+    opacity[0] = 0
+    return opacity[:, None]
+
+
+COLOURS, OPACITY = _colours(), _opacity()
+
+
+def outline(pixels: Pixels, mask: Mask, colour: tuple[int, int, int], dashed: bool = False) -> None:
+    """Draw lines around a mask's areas and in their holes, in place, on a black casing."""
+    lines = _lines_around(mask)
+    thickness = max(1, round(min(mask.shape) / 220))
+    length = 5 * thickness
+    pieces = [dash for line in lines for dash in _dashes(line, length)] if dashed else lines
+    for width, ink in ((thickness + 2, BLACK), (thickness, colour)):
+        cv2.polylines(pixels, pieces, not dashed, ink, width, cv2.LINE_AA)
+
+
+def _lines_around(mask: Mask) -> list[NDArray[np.int32]]:
+    """Closed lines (N, 1, 2) through the pixels next to a mask's areas."""
+    larger = cv2.dilate(mask, np.ones((3, 3), np.uint8))
+    lines, _ = cv2.findContours(larger, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return [np.asarray(line, np.int32) for line in lines]
+
+
+def _dashes(line: NDArray[np.int32], length: int) -> list[NDArray[np.int32]]:
+    """Every second stretch of a closed line (N, 1, 2) of neighbouring pixels."""
+    return [line[start : start + length] for start in range(0, len(line), 2 * length)]

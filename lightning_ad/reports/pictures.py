@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from data_modules.reading.store import make_folder
 from data_modules.reading.walk import is_image
 
+OPTIONS = {".jpg": (cv2.IMWRITE_JPEG_QUALITY, 88), ".png": (cv2.IMWRITE_PNG_COMPRESSION, 1)}
+"""How each kind of file is encoded: fast, and to the eye without loss."""
 LONGEST = 240  # bytes of a file's name; file systems take 255
 
 
@@ -20,19 +22,24 @@ def picture_name(name: PurePath, suffix: str = ".png") -> PurePath:
     return PurePath(*name.parts[:-1], _shortened(name.name if own else name.name + suffix, suffix))
 
 
-def flat_name(name: PurePath) -> PurePath:
+def flat_name(name: PurePath, suffix: str = ".png") -> PurePath:
     """Return the name of a picture in a folder for all, of an image somewhere below another."""
     joined = "_".join(name.parts)
     if any("_" in part for part in name.parts) and len(name.parts) > 1:  # else a/b_c is a_b/c
         joined = f"{_lot(name.as_posix())}_{joined}"
-    return picture_name(PurePath(joined))
+    return picture_name(PurePath(joined), suffix)
 
 
 def write_picture(file: Path, picture: NDArray[np.uint8]) -> None:
-    """Write a PNG; an OSError names the file if that fails, and no part of it remains."""
-    make_folder(file.parent)
-    data = cv2.imencode(".png", picture)[1].tobytes()
+    """Write a PNG or, by its name, a JPEG of pixels (H, W), or (H, W, 3) in RGB order.
+
+    An OSError names the file if that fails, and no part of it remains.
+    """
+    in_order = picture if picture.ndim == 2 else picture[..., ::-1]
+    options = OPTIONS.get(file.suffix, ())
+    data = cv2.imencode(file.suffix, np.ascontiguousarray(in_order), options)[1].tobytes()
     try:
+        make_folder(file.parent)
         file.write_bytes(data)
     except OSError as error:
         file.unlink(missing_ok=True)

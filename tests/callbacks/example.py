@@ -1,9 +1,10 @@
 """A detector that reads the answer from the image, and images to put it to the test."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from data_modules.reading.dataset import Framing
 from data_modules.reading.samplers import EveryItemOnce
+from data_modules.records import Record
 from lightning_ad.detector.detector import AnomalyDetector
 
 CATEGORIES = ["bottle", "cable"]
@@ -47,7 +49,7 @@ class Images(Dataset[dict[str, Any]]):
 
 
 class Data(LightningDataModule):
-    image_size = SIZE
+    image_size, mask_rule = SIZE, "half"
     arrivals = None
 
     def __init__(self, count: int, root: Path, has_masks: bool = True, once: bool = True) -> None:
@@ -55,6 +57,20 @@ class Data(LightningDataModule):
         self.root, self.has_masks, self.once = root, has_masks, once
         self.categories, self.unreadable = CATEGORIES, []
         self.images = Images(count, root)
+        for record in self.records_of("test"):
+            record.image.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(record.image), np.full((*PHOTOGRAPH, 3), (0, 90, 250), np.uint8))
+
+    def records_of(self, split: str) -> list[Record]:
+        assert split == "test"
+        items = [self.images[index] for index in range(len(self.images))]
+        return [
+            Record(
+                Path(item["path"]), None, item["label"], "test",
+                CATEGORIES[item["category"]], item["kind"],
+            )
+            for item in items
+        ]  # fmt: skip
 
     def files_hash(self, split: str) -> str:
         return f"the files of {split}"
@@ -71,9 +87,8 @@ class Data(LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         return self.test_dataloader()
 
-    def predict_records(self) -> list[SimpleNamespace]:
-        paths = [self.images[index]["path"] for index in range(len(self.images))]
-        return [SimpleNamespace(image=Path(path)) for path in paths]
+    def predict_records(self) -> list[Record]:
+        return self.records_of("test")
 
 
 class Detector(AnomalyDetector):

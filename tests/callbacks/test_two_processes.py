@@ -49,8 +49,8 @@ def test_a_test(tmp_path, count):
 def test_a_prediction(tmp_path):
     data = Data(5, tmp_path / "data")
     for folder, options in (("alone", {}), ("together", TWO)):
-        caller = trainer(tmp_path / folder, Predictions(), **options)
+        caller = trainer(tmp_path / folder, Predictions(), Panels(), **options)
         caller.predict(Detector(0.6), data, return_predictions=False)
     alone, together = files_of(tmp_path / "alone"), files_of(tmp_path / "together")
     assert alone == together
-    assert len(alone) == 4 + 3 * 5  # tables, and each image's panel, heat map and mask
+    assert len(alone) == 4 + 3 * 5  # tables, and each image's panel, thumbnail and mask

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lightning_ad.reports.drawing import Scale, row_of
+from lightning_ad.reports.drawing import Picture, scale_of
+from lightning_ad.reports.panel import Heading, panel
 from lightning_ad.reports.pictures import flat_name, picture_name, write_picture
 
 NAMES = [
@@ -46,10 +47,14 @@ def test_pictures_in_one_folder_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.png", os.fsdecode(b"K\xe4fer.png"), "日本.png"])
 def test_any_name_of_a_file_can_be_drawn_and_written(tmp_path: Path, name: str) -> None:
     tile = np.full((20, 30, 3), 90, np.uint8)
-    picture = row_of({"image": tile}, f"score 1: {name}", Scale(0, 1))
-    write_picture(tmp_path / "deep" / name, picture)
+    nothing = np.zeros((20, 30), np.uint8)
+    map_ = np.zeros((20, 30), np.float32)
+    drawn = panel(
+        Picture(tile, map_, scale_of(None, map_), nothing), Heading(name, 1.0, None, None)
+    )
+    write_picture(tmp_path / "deep" / name, drawn)
     data = np.frombuffer((tmp_path / "deep" / name).read_bytes(), np.uint8)
-    assert np.array_equal(cv2.imdecode(data, cv2.IMREAD_COLOR), picture)
+    assert np.array_equal(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], drawn)
 
 
 @pytest.mark.parametrize("error", ["No space left on device", "Read-only file system"])
