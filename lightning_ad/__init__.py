@@ -1,7 +1,8 @@
 """Visual anomaly detection with diffusion models on PyTorch Lightning."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lightning_ad.speed.lazy import imported_when_named
 
 if TYPE_CHECKING:
     from lightning_ad.deployment.scorer import load_detector as load_detector
@@ -21,9 +22,4 @@ HOMES = {
 
 __all__ = list(HOMES)
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    if name not in HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+__getattr__ = imported_when_named(__name__, HOMES)

@@ -3,8 +3,9 @@
 Each is imported when it is first named, as some bring large libraries with them.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lightning_ad.speed.lazy import imported_when_named
 
 if TYPE_CHECKING:
     from lightning_ad.methods.d3ad import D3AD as D3AD
@@ -34,8 +35,4 @@ HOMES = {
 
 __all__ = list(HOMES)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+__getattr__ = imported_when_named(__name__, HOMES)

@@ -3,8 +3,9 @@
 Each is imported when it is first named, as some bring a large library with them.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lightning_ad.speed.lazy import imported_when_named
 
 if TYPE_CHECKING:
     from lightning_ad.networks.autoencoders import Autoencoder as Autoencoder
@@ -36,8 +37,4 @@ HOMES = {
 
 __all__ = list(HOMES)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+__getattr__ = imported_when_named(__name__, HOMES)

@@ -175,7 +175,7 @@ def test_a_photograph_is_scored_where_posix_is_not(checkpoint, tmp_path):
         import os, signal, sys
         for module, name in (signal, "SIGUSR1"), (signal, "SIGUSR2"), (os, "EX_TEMPFAIL"):
             delattr(module, name)
-        sys.modules["resource"] = None  # an import of it fails
+        sys.modules["resource"] = sys.modules["fcntl"] = None  # an import of them fails
         import cv2
         threads = cv2.getNumThreads()
         from lightning_ad import load_detector
