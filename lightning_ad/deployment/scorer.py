@@ -2,12 +2,23 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser
 
 from lightning_ad.detector.checkpoint import cannot_be_built, read_checkpoint
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.trust import trusted_config
+
+
+class Loaded(NamedTuple):
+    """What a final checkpoint holds."""
+
+    detector: AnomalyDetector
+    config: dict[str, Any]
+    """The configuration that it was trained with, as far as it is needed."""
+    trained_with: dict[str, Any]
+    """Version, settings and files of its training; empty in checkpoints of early versions."""
 
 
 def load_detector(path: str | Path, trust: Sequence[str] = ()) -> AnomalyDetector:
@@ -25,6 +36,11 @@ def load_detector(path: str | Path, trust: Sequence[str] = ()) -> AnomalyDetecto
         FileNotFoundError: if there is no such file.
         ValueError: if it is not such a checkpoint, or its method or networks are not known here.
     """
+    return load(path, trust).detector
+
+
+def load(path: str | Path, trust: Sequence[str] = ()) -> Loaded:
+    """A detector as `load_detector` gives it, with what else its checkpoint says."""
     file = Path(path).expanduser()
     checkpoint = read_checkpoint(file)
     if "config" not in checkpoint:
@@ -43,4 +59,4 @@ def load_detector(path: str | Path, trust: Sequence[str] = ()) -> AnomalyDetecto
     detector.precision = str(config["trainer"]["precision"])
     detector.requires_grad_(False).eval()
     detector.prepare_inference()
-    return detector
+    return Loaded(detector, config, checkpoint.get("trained_with") or {})

@@ -30,11 +30,13 @@ class Autoencoder(nn.Module, ABC):
         channels: channels of a latent.
         factor: side of an image over the side of its latent.
         scale: by which the network's own latents are multiplied, where that is a setting.
+        licence: of the published weights.
     """
 
     channels: int
     factor: int
     scale: float = 1.0
+    licence: str | None = None
 
     @abstractmethod
     def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,6 +94,8 @@ class KLAutoencoder(Autoencoder):
             Diffusion's. A final checkpoint names them, so that it needs no folder.
     """
 
+    licence = "MIT (stabilityai/sd-vae-ft-mse; other weights: see where they come from)"
+
     def __init__(
         self,
         weights: str = "stabilityai/sd-vae-ft-mse",
@@ -131,6 +135,8 @@ class TinyAutoencoder(Autoencoder):
             ``diffusion_pytorch_model.safetensors``.
         architecture: settings of ``diffusers.AutoencoderTiny``, as in `KLAutoencoder`.
     """
+
+    licence = "MIT (madebyollin/taesd)"
 
     def __init__(
         self, weights: str = "madebyollin/taesd", architecture: dict[str, Any] | None = None

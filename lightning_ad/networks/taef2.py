@@ -25,6 +25,7 @@ class Taef2Autoencoder(Autoencoder):
     """
 
     channels, factor, deviation = 32, 8, 0.76
+    licence = "MIT (madebyollin/taesd)"
 
     def __init__(self, encoder: str, decoder: str) -> None:
         super().__init__()

@@ -1,0 +1,140 @@
+"""A final checkpoint as a file that runs elsewhere, written only if it gives the same numbers."""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from data_modules.reading.store import make_folder, written_whole
+from lightning_ad.deployment import score
+from lightning_ad.deployment.card import card_of
+from lightning_ad.deployment.formats import FORMATS, OPSETS, require_packages
+from lightning_ad.deployment.graph import program_of
+from lightning_ad.deployment.parity import (
+    Parity,
+    compared,
+    require_equal,
+    scored_by_detector,
+    scored_by_file,
+)
+from lightning_ad.deployment.precision import reduce
+from lightning_ad.deployment.samples import photographs, samples
+from lightning_ad.deployment.scorer import load
+from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.per_category import UNKNOWN_CATEGORY
+from lightning_ad.reports.files import write_json
+
+log = logging.getLogger(__name__)
+
+Precision = Literal["float32", "fp16", "int8"]
+
+DEFECTS = {"float32": 1, "fp16": 5, "int8": 5}
+"""Defective copies of each image that files of a precision are compared on: an AUROC needs many."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be exported.
+
+    Args:
+        checkpoint: a run's final.ckpt.
+        output: the file to write; its card and, for ONNX, a script that runs it lie beside it.
+        format: ``onnx``, or ``torch`` for a program of torch.export.
+        opset: version of ONNX's operators.
+        precision: of weights and products.
+        category: that all images will be of; None where it is the only one, or not known.
+        images: folder of normal photographs to compare on; None takes those that calibrated.
+        trust: packages whose classes the checkpoint may name.
+    """
+
+    checkpoint: Path
+    output: Path
+    format: Literal["onnx", "torch"] = "onnx"
+    opset: int = 20
+    precision: Precision = "float32"
+    category: str | None = None
+    images: Path | None = None
+    trust: Sequence[str] = ()
+
+
+def export(order: Order) -> Parity:
+    """Write the file that an `Order` describes, and how it differs from its detector.
+
+    Raises:
+        ParityError: if it differs by more than is promised; nothing is written then.
+        ValueError: for what cannot be exported, with the reason.
+        OSError: if the file cannot be written, before anything is computed.
+    """
+    _check(order)
+    loaded = load(order.checkpoint, order.trust)
+    detector, number = loaded.detector, _number(loaded.detector, order.category)
+    threshold = _exportable(detector, number)
+    assert detector.framing is not None, "a loaded detector knows its framing"
+    files = photographs(order.images, loaded.config, order.category)
+    pixels, defective = samples(files, detector.framing, DEFECTS[order.precision])
+    expected, draws = scored_by_detector(detector, pixels, number, threshold)
+    log.info("tracing %s: minutes where a sampler takes many steps", type(detector).__name__)
+    made = {"file": order.output.name, "format": order.format, "precision": order.precision}
+    if order.format == "onnx":
+        made["opset"] = order.opset
+    card = card_of(order.checkpoint, loaded, number, draws, made)
+    kind = FORMATS[order.format]
+    with written_whole(order.output) as partial:
+        kind.write(program_of(detector, number, draws), partial, threshold, order.opset)
+        if order.precision != "float32":
+            reduce(partial, order.precision, pixels[:: 1 + DEFECTS[order.precision]], draws)
+        found = scored_by_file(kind.load(partial), pixels, threshold, draws)
+        parity = compared(expected, found, threshold, defective)
+        require_equal(parity, order.precision)
+    write_json(order.output.with_suffix(".json"), {**card, "parity": parity.as_dict()})
+    if order.format == "onnx":
+        shutil.copyfile(score.__file__, order.output.with_name("score.py"))
+    return parity
+
+
+def _check(order: Order) -> None:
+    """Refuse what cannot come out well before anything is loaded."""
+    if order.format == "onnx" and order.opset not in OPSETS:
+        raise ValueError(
+            f"--opset {order.opset} is not supported: choose {OPSETS[0]} to {OPSETS[-1]}"
+        )
+    if order.format != "onnx" and order.precision != "float32":
+        raise ValueError(f"--precision {order.precision} is for --format onnx")
+    suffix = FORMATS[order.format].suffix
+    if order.output.suffix != suffix:
+        raise ValueError(f"--output {order.output}: a file of this format ends in {suffix}")
+    require_packages(FORMATS[order.format].packages, "export")
+    make_folder(order.output.parent)
+    probe = order.output.with_name(f"{order.output.name}.partial")
+    probe.touch()
+    probe.unlink()
+
+
+def _number(detector: AnomalyDetector, category: str | None) -> int:
+    if category is None:
+        return 0 if len(detector.categories) == 1 else UNKNOWN_CATEGORY
+    if category not in detector.categories:
+        raise ValueError(
+            f"--category {category} is none of the checkpoint's: {', '.join(detector.categories)}"
+        )
+    return detector.categories.index(category)
+
+
+def _exportable(detector: AnomalyDetector, number: int) -> float:
+    """The threshold of a category, if such a detector can be exported."""
+    if detector.protocol.startswith("as published"):
+        raise ValueError(
+            f"{type(detector).__name__} scores an image by the images tested with it, as its "
+            "authors do, and no file can: export a run of the method itself"
+        )
+    if detector.framing is not None and detector.framing.padded:
+        raise ValueError(
+            "data.fit pad scores only where the photograph lies, which depends on its shape: "
+            "export a run with squash or crop"
+        )
+    if "image_threshold" not in detector.calibration:
+        raise ValueError("the checkpoint is not calibrated: finish 'lightning fit'")
+    detector.precision = "32-true"
+    return float(detector.calibration["image_threshold"][number])

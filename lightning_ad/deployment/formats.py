@@ -1,0 +1,123 @@
+"""The files that a graph is written to, and how they are run: ONNX and PyTorch's own programs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.export import ExportedProgram
+
+from lightning_ad.deployment.graph import INPUTS, OUTPUTS
+
+OPSETS = range(18, 24)
+"""Versions of ONNX's operators that torch's exporter writes and ONNX Runtime reads."""
+LARGEST = 2**31 - 2**20
+"""Bytes of a file in ONNX's format, which allows 2 GiB."""
+
+Inputs = dict[str, NDArray[Any]]
+
+
+class Scored(NamedTuple):
+    """What a file says about images."""
+
+    anomaly_map: NDArray[np.float32]
+    """(B, H, W)."""
+    score: NDArray[np.float32]
+    """(B,)."""
+    anomalous: NDArray[np.bool_]
+    """(B,), at the threshold given."""
+
+
+Run = Callable[[Inputs], Scored]
+"""Scores the inputs of the graph, by name."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a program is written to a file of one kind, and how that is run."""
+
+    suffix: str
+    packages: tuple[str, ...]
+    """That it needs beside torch; the extra ``export`` installs them."""
+    write: Callable[[ExportedProgram, Path, float, int], None]
+    """Writes a program with a threshold that is taken where none is given, in an opset."""
+    load: Callable[[Path], Run]
+
+
+def require_packages(packages: tuple[str, ...], extra: str) -> None:
+    """Raise a ValueError that names the extra, if a package is missing."""
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"{', '.join(missing)} is needed and not installed: pip install 'lightning-ad[{extra}]'"
+        )
+
+
+def _write_onnx(program: ExportedProgram, path: Path, threshold: float, opset: int) -> None:
+    """Write a program for ONNX Runtime, in which the threshold need not be given."""
+    import onnx_ir as ir
+
+    used = [name for name in INPUTS if name in _inputs_of(program)]
+    exported = torch.onnx.export(
+        program.run_decompositions(),
+        dynamo=True,
+        opset_version=opset,
+        input_names=used,
+        output_names=list(OUTPUTS),
+        verbose=False,
+    )
+    assert exported is not None, "the exporter by dynamo returns what it made"
+    graph = exported.model.graph
+    value = next(value for value in graph.inputs if value.name == "threshold")
+    value.const_value = ir.tensor(np.array(threshold, np.float32), name="threshold")
+    graph.initializers["threshold"] = value
+    for each in [*graph.inputs, *graph.outputs]:
+        if each.name != "threshold":
+            each.shape = ir.Shape(["batch", *each.shape[1:]])
+    size = sum(each.const_value.nbytes for each in graph.initializers.values())
+    if size > LARGEST:
+        raise ValueError(
+            f"weights and memory take {size / 2**30:.1f} GiB, a file of ONNX holds 2: take "
+            "--format torch, fewer components or a smaller memory"
+        )
+    exported.save(path)
+
+
+def _load_onnx(path: Path) -> Run:
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)  # a threshold with a default is no mistake
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda inputs: Scored(*session.run(list(OUTPUTS), inputs))
+
+
+def _write_program(program: ExportedProgram, path: Path, threshold: float, opset: int) -> None:
+    buffer = BytesIO()  # of a path, torch asks for another ending than an unfinished file has
+    torch.export.save(program, buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
+def _load_program(path: Path) -> Run:
+    module = torch.export.load(BytesIO(path.read_bytes())).module()
+
+    def run(inputs: Inputs) -> Scored:
+        given = [torch.from_numpy(inputs[name]) for name in INPUTS if name in inputs]
+        with torch.inference_mode():
+            return Scored(*(found.numpy() for found in module(*given)))
+
+    return run
+
+
+def _inputs_of(program: ExportedProgram) -> tuple[str, ...]:
+    return program.graph_signature.user_inputs
+
+
+FORMATS = {
+    "onnx": Format(".onnx", ("onnx", "onnxruntime", "onnxscript"), _write_onnx, _load_onnx),
+    "torch": Format(".pt2", (), _write_program, _load_program),
+}

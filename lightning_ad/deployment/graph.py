@@ -1,0 +1,95 @@
+"""What is exported: a detector from 8-bit pixels to map, score and verdict, as one graph.
+
+Scaling, networks, every step of a sampler, memories, constants and blur are inside. The category is
+settled beforehand, so that nothing depends on a batch's values. A stochastic sampler takes its
+noise as an input: torch's generator is no operation of a graph, and `score.noise` draws the same
+from the image's pixels.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.maths.diffusion import Noise, seeded_noise
+
+INPUTS = ("image", "threshold", "noise")
+OUTPUTS = ("anomaly_map", "score", "anomalous")
+
+
+class Graph(nn.Module):
+    """Scores images of one settled category by a detector on the CPU, in float32."""
+
+    def __init__(self, detector: AnomalyDetector, number: int) -> None:
+        super().__init__()
+        detector.settle(number)
+        self.detector, self.number = detector, number
+
+    def forward(
+        self, image: Tensor, threshold: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps (B, H, W), scores (B,) and whether these lie above the threshold (B,).
+
+        Args:
+            image: (B, H, W, 3) uint8, red, green, blue.
+            threshold: () float32.
+            noise: (B, draws, 3, H, W) standard normal, where the method draws any.
+        """
+        detector = self.detector
+        draws = iter(() if noise is None else noise.unbind(1))
+        detector.noise_of = lambda _: lambda: next(draws)
+        scaled = image.permute(0, 3, 1, 2).float() / 127.5 - 1
+        category = torch.full((image.shape[0],), self.number, device=image.device)
+        _, parts = detector.checked_compare(scaled, category)
+        anomaly_map = detector.checked_fuse(parts, category)
+        score = detector.score(anomaly_map, parts)
+        return anomaly_map.squeeze(1), score, score > threshold
+
+
+def program_of(detector: AnomalyDetector, number: int, draws: int) -> ExportedProgram:
+    """The graph for batches of any length; the detector is no good for anything else after it.
+
+    Raises:
+        ValueError: if the method does what no graph can.
+    """
+    assert detector.framing is not None, "a loaded detector knows its framing"
+    height, width = detector.framing.seen
+    inputs = [torch.zeros(2, height, width, 3, dtype=torch.uint8), torch.tensor(0.0)]
+    any_length = {0: Dim.DYNAMIC}  # what a named dimension would not allow to be derived
+    shapes: list[dict[int, Any] | None] = [any_length, None]
+    if draws:
+        inputs.append(torch.zeros(2, draws, 3, height, width))
+        shapes.append(any_length)
+    try:
+        with torch.no_grad():
+            graph = Graph(detector, number).eval()
+            return torch.export.export(graph, tuple(inputs), dynamic_shapes=tuple(shapes))
+    except Exception as error:
+        raise ValueError(
+            f"{type(detector).__name__} cannot be exported as it is configured, torch.export says: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+@contextmanager
+def counted_draws(detector: AnomalyDetector) -> Iterator[list[int]]:
+    """How often a method draws noise for each batch that is scored in here."""
+    counts: list[int] = []
+
+    def noise_of(image: Tensor) -> Noise:
+        draw, number = seeded_noise(image), len(counts)
+        counts.append(0)
+
+        def counted() -> Tensor:
+            counts[number] += 1
+            return draw()
+
+        return counted
+
+    detector.noise_of = noise_of
+    yield counts
+    detector.noise_of = seeded_noise

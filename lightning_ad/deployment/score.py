@@ -1,0 +1,70 @@
+"""Score photographs by an exported model: python score.py model.onnx photograph.png ...
+
+Needs onnxruntime, numpy and opencv-python-headless alone; `model.json` lies beside the model.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+
+def noise(pixels: np.ndarray, draws: int) -> np.ndarray:
+    """The noise (draws, 3, H, W) that a detector on a CPU draws from its pixels (H, W, 3)."""
+    flat = pixels.transpose(2, 0, 1).ravel().astype(np.int64)
+    weights = np.arange(1, flat.size + 1) * 2654435761 % (2**31 - 1)
+    words = np.random.RandomState(int((flat * weights).sum() & 0xFFFFFFFF))  # MT19937, as torch's
+    normal = [_normal(words, flat.size) for _ in range(draws)]
+    return np.stack(normal).reshape(draws, 3, *pixels.shape[:2])
+
+
+def _normal(words: np.random.RandomState, count: int) -> np.ndarray:
+    """Box-Muller in blocks of 16; a last one that is not full is drawn anew, over the end."""
+    rest = count % 16
+    drawn = np.frombuffer(words.bytes(4 * count), "<u4")[: count - rest]
+    if rest:
+        drawn = np.append(drawn, np.frombuffer(words.bytes(64), "<u4"))
+    first, second = (
+        ((drawn & 0xFFFFFF).astype(np.float32) * 2**-24).reshape(-1, 2, 8).swapaxes(0, 1)
+    )
+    radius, angle = np.sqrt(-2 * np.log(1 - first)), np.float32(2 * np.pi) * second
+    pairs = (radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)).ravel()
+    return np.append(pairs[: count - 16], pairs[-16:])
+
+
+def seen(photograph: np.ndarray, preprocessing: dict[str, Any]) -> np.ndarray:
+    """What the model sees (H, W, 3), in the order red, green, blue, of pixels as OpenCV reads."""
+    assert preprocessing["interpolation"] == "area", "resize as Pillow does, see the card"
+    frame, own = np.array(preprocessing["resize"]), np.array(photograph.shape[:2])
+    crop = preprocessing["fit"] == "crop"  # fills the frame in its own aspect ratio
+    size = np.maximum(1, np.rint((frame / own).max() * own)).astype(int) if crop else frame
+    how = cv2.INTER_AREA if (own > size).any() else cv2.INTER_LINEAR
+    resized = cv2.resize(photograph[..., ::-1], size[::-1].tolist(), interpolation=how)
+    above, before = (frame - size) // 2  # negative where the photograph is cut
+    resized = resized[-above:, -before:][: frame[0], : frame[1]]
+    top, left, bottom, right = preprocessing["crop"]
+    return resized[top:bottom, left:right].astype(np.uint8)
+
+
+def main(model: str, *files: str) -> None:
+    """Print score and verdict of each file."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)  # a default threshold that can be given is meant
+    card = json.loads(Path(model).with_suffix(".json").read_text("utf-8"))
+    session = onnxruntime.InferenceSession(model, providers=onnxruntime.get_available_providers())
+    for file in files:
+        pixels = seen(cv2.imread(file), card["preprocessing"])
+        inputs = {"image": pixels[None]}
+        if card["noise_draws"]:
+            inputs["noise"] = noise(pixels, card["noise_draws"])[None]
+        score, anomalous = session.run(["score", "anomalous"], inputs)  # and "anomaly_map"
+        verdict = "anomalous" if anomalous[0] else "normal"
+        sys.stdout.write(f"{file}: {verdict}, score {score[0]:.6g}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

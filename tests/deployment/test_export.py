@@ -1,0 +1,219 @@
+"""An exported file scores as its detector, without it, or it is not written."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from data_modules.reading.framing import Framing
+from lightning_ad import load_detector
+from lightning_ad.cli import main
+from lightning_ad.deployment import export as exporting
+from lightning_ad.deployment import score
+from lightning_ad.deployment.card import preprocessing_of
+from lightning_ad.deployment.export import Order, export
+from lightning_ad.deployment.formats import FORMATS
+from lightning_ad.deployment.graph import program_of
+from lightning_ad.deployment.parity import ParityError, inputs_of, scored_by_detector
+from lightning_ad.maths.diffusion import seeded_noise
+from tests.fakes import texture, write, write_mtd, write_mvtec
+from tests.shrunk import EXPERIMENTS, fit_method
+
+pytestmark = pytest.mark.whole
+
+FEW_STEPS = {
+    "DDAD": ["--model.steps=2", "--model.adaptation_epochs=0"],
+    "D3AD": ["--model.steps=2", "--model.adaptation_epochs=0"],
+    "DeCoDiff": ["--model.steps=2"],
+    "TextureDDM": ["--model.steps=2"],
+}
+"""What a graph unrolls."""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, autoencoder):
+    """Makes the final checkpoint of a method on tiles, once."""
+    folder = tmp_path_factory.mktemp("export")
+    write_mtd(folder / "mtd", train=12)
+
+    def checkpoint(method):
+        file = folder / method / "final.ckpt"
+        if not file.exists():
+            few = FEW_STEPS.get(method, [])
+            held_out = "--data.val_fraction=0.4"
+            main(fit_method(method, folder, folder / method, autoencoder, held_out, *few))
+        return file
+
+    return checkpoint
+
+
+def pixels(size, count=5):
+    """Images (count, size, size, 3), no two alike."""
+    return np.stack([texture(i, size, size) // (1 + i % 3) for i in range(count)])
+
+
+@pytest.mark.parametrize("size", [(16, 16), (18, 18), (5, 7), (64, 48)])
+def test_noise_of_numpy_is_that_of_torch(size):
+    image = texture(0, *size)
+    draw = seeded_noise(torch.from_numpy(image.transpose(2, 0, 1) / 127.5 - 1)[None].float())
+    expected = torch.cat([draw() for _ in range(3)])
+    found = score.noise(image, 3)
+    assert found.dtype == np.float32
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop"])
+@pytest.mark.parametrize("size", [(30, 70), (90, 41), (100, 100), (20, 20)])
+@pytest.mark.parametrize(("seen", "frame"), [(32, 32), ((24, 40), (30, 50))])
+def test_the_script_shows_a_photograph_as_the_framing_does(fit, size, seen, frame):
+    framing = Framing(seen, frame, (), fit=fit)
+    photograph = texture(3, *size)
+    expected = framing.shown(np.ascontiguousarray(photograph[..., ::-1]))
+    found = score.seen(photograph, preprocessing_of(framing))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("method", EXPERIMENTS)
+def test_the_graph_of_every_method_scores_as_its_detector(trained, method):
+    detector = load_detector(trained(method))
+    images = pixels(detector.framing.seen[0])
+    expected, draws = scored_by_detector(detector, images, 0, threshold=0.0)
+    assert draws == {"DDAD": 3, "TextureDDM": 3}.get(method, 0)
+    run = program_of(detector, 0, draws).module()
+    threshold = float(np.median(expected.score))
+    for part in (images[:1], images):  # of any length
+        inputs = [torch.from_numpy(value) for value in inputs_of(part, threshold, draws).values()]
+        anomaly_map, scores, anomalous = (found.numpy() for found in run(*inputs))
+        count, span = len(part), float(np.ptp(expected.anomaly_map))
+        np.testing.assert_allclose(anomaly_map, expected.anomaly_map[:count], 0, 1e-4 * span)
+        span = float(np.ptp(expected.score))
+        np.testing.assert_allclose(scores, expected.score[:count], 0, 1e-4 * span)
+        np.testing.assert_array_equal(anomalous, scores > np.float32(threshold))
+
+
+@pytest.mark.parametrize("category", ["grid", None])
+@pytest.mark.parametrize("method", ["PatchCore", "D3AD"])
+def test_one_of_several_categories_is_settled_or_found_out(tmp_path, autoencoder, method, category):
+    data = ["--data=MVTecAD", f"--data.root={write_mvtec(tmp_path / 'mvtec', train=8)}"]
+    data += ["--data.category=[bottle,grid]", *FEW_STEPS.get(method, [])]
+    main(fit_method(method, tmp_path, tmp_path / "run", autoencoder, *data))
+    detector = load_detector(tmp_path / "run/final.ckpt")
+    number = -1 if category is None else detector.categories.index(category)
+    images = pixels(detector.framing.seen[0])
+    expected, draws = scored_by_detector(detector, images, number, 0.0)
+    run = program_of(detector, number, draws).module()
+    found = run(torch.from_numpy(images), torch.tensor(0.0))[1].numpy()
+    np.testing.assert_allclose(found, expected.score, 0, 1e-4 * np.ptp(expected.score))
+
+
+@pytest.fixture(scope="module")
+def exported(trained):
+    """A PatchCore as an ONNX file, with all that lies beside it."""
+    output = trained("PatchCore").with_name("model.onnx")
+    main(["export", f"--ckpt_path={trained('PatchCore')}", f"--output={output}", "--opset=18"])
+    return output
+
+
+def test_the_script_beside_the_file_needs_no_torch(trained, exported, tmp_path):
+    photographs = [write(tmp_path / f"{i}.png", texture(i, 40 + i, 50)) for i in range(3)]
+    code = """
+        import runpy, sys
+        for name in ("torch", "lightning", "lightning_ad", "data_modules", "PIL"):
+            sys.modules[name] = None  # an import of it fails
+        sys.argv = sys.argv[1:]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    """
+    program = "\n".join(line.strip() for line in code.splitlines()).replace(":\nsys", ": sys")
+    command = [sys.executable, "-c", program, exported.with_name("score.py"), exported]
+    run = subprocess.run([*command, *photographs], check=True, capture_output=True, text=True)
+    detector = load_detector(trained("PatchCore"))
+    lines = run.stdout.splitlines()
+    assert len(lines) == 3
+    for line, photograph in zip(lines, photographs, strict=True):
+        found = detector.predict(photograph)
+        assert f"{photograph}: {found.verdict}, score " in line
+        assert float(line.split()[-1]) == pytest.approx(found.score, rel=1e-4)
+
+
+def test_the_card_says_what_was_exported(trained, exported):
+    card = json.loads(exported.with_suffix(".json").read_text())
+    detector = load_detector(trained("PatchCore"))
+    assert card["method"] == "PatchCore"
+    assert card["image_threshold"] == float(detector.calibration["image_threshold"][0])
+    assert card["checkpoint"]["fingerprint"]
+    assert card["parity"]["largest_map_difference"] <= 1e-4
+    assert card["inputs"]["image"] == "uint8 (B, 32, 32, 3), red, green, blue"
+    import onnx
+
+    model = onnx.load(exported)
+    assert [each.version for each in model.opset_import if not each.domain] == [18]
+
+
+def test_the_threshold_moves_and_has_a_default(exported):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(exported)
+    image = pixels(32, 2)
+    card = json.loads(exported.with_suffix(".json").read_text())
+    scores, anomalous = session.run(["score", "anomalous"], {"image": image})
+    assert anomalous.tolist() == (scores > np.float32(card["image_threshold"])).tolist()
+    middle = np.array(scores.mean(), np.float32)
+    (moved,) = session.run(["anomalous"], {"image": image, "threshold": middle})
+    assert sorted(moved) == [False, True]
+
+
+def test_a_changed_constant_is_refused(trained, tmp_path, monkeypatch):
+    written = FORMATS["torch"].write
+
+    def broken(program, path, threshold, opset):
+        program.state_dict["detector.calibration.members_0"] *= 1.001
+        written(program, path, threshold, opset)
+
+    kind = FORMATS["torch"]
+    changed = type(kind)(kind.suffix, kind.packages, broken, kind.load)
+    monkeypatch.setitem(exporting.FORMATS, "torch", changed)
+    order = Order(trained("PatchCore"), tmp_path / "model.pt2", "torch")
+    with pytest.raises(ParityError, match=r"float32 file is not written, it differs .* 0\.0001"):
+        export(order)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_program_of_torch_is_written_and_compared(trained, tmp_path):
+    parity = export(Order(trained("PatchCore"), tmp_path / "model.pt2", "torch"))
+    assert parity.largest_map_difference <= 1e-4
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.json", "model.pt2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"opset": 7}, "--opset 7 is not supported: choose 18 to 23"),
+        ({"precision": "int8", "format": "torch"}, "--precision int8 is for --format onnx"),
+        ({"category": "bottle"}, "--category bottle is none of the checkpoint's: mtd"),
+        ({"format": "torch"}, "a file of this format ends in .pt2"),
+    ],
+)
+def test_what_cannot_be_exported_is_said_first(trained, tmp_path, options, message):
+    order = Order(trained("PatchCore"), tmp_path / "model.onnx", **options)
+    if message.startswith("--precision"):
+        order = Order(trained("PatchCore"), tmp_path / "model.pt2", **options)
+    with pytest.raises(ValueError, match=message):
+        export(order)
+
+
+def test_a_missing_package_names_the_extra(trained, tmp_path, monkeypatch):
+    kind = FORMATS["onnx"]
+    lacking = type(kind)(kind.suffix, ("no_such_package",), kind.write, kind.load)
+    monkeypatch.setitem(exporting.FORMATS, "onnx", lacking)
+    with pytest.raises(ValueError, match=r"no_such_package .*pip install 'lightning-ad\[export\]'"):
+        export(Order(trained("PatchCore"), tmp_path / "model.onnx"))
+
+
+def test_a_place_that_cannot_be_written_is_said_before_work(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "load", None)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        export(Order(trained("PatchCore"), tmp_path / "file/model.onnx"))
