@@ -5,9 +5,11 @@ processes. What an augmentation draws depends on the seed, the epoch and the ima
 workers, processes or where a run was resumed.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import cv2
 import torch
@@ -18,15 +20,25 @@ from data_modules.catalogue import Catalogue, names_hash, path_below
 from data_modules.problems import DataError, Problem
 from data_modules.reading.cache import DecodedCache, user_cache_dir
 from data_modules.reading.check import check_files
-from data_modules.reading.dataset import AnomalyDataset, Described, Load
+from data_modules.reading.dataset import AnomalyDataset, Described
 from data_modules.reading.framing import Augmentation, Framing
 from data_modules.reading.geometry import Fit, Size, height_and_width, plain, written
-from data_modules.reading.images import FULL_16_BIT, Decoding, Interpolation
+from data_modules.reading.images import (
+    FULL_16_BIT,
+    MAX_MEGAPIXELS,
+    Decoding,
+    Interpolation,
+    size_of,
+)
 from data_modules.reading.readable import Readable, ReadableLoader, readable
 from data_modules.reading.remarks import dark, log_remarks
 from data_modules.reading.samplers import EveryItemOnce, ShuffledDraws
+from data_modules.reading.tiles import Cut, Load, Tile, Tiling, few_of, tiles_of
 from data_modules.reading.watch import Arrivals
 from data_modules.records import Batch, DescribedBatch, Record, Split
+
+MOST_HELD_OUT = 512
+"""Tiles of held-out images, at even distances among all, that validate what trains on tiles."""
 
 
 class AnomalyDataModule(LightningDataModule, Catalogue):
@@ -55,7 +67,10 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         white_level: The value of 16-bit images that becomes white, 4095 for a camera of 12 bits.
         fit: How images of another shape are brought to size: `squash` gives up their aspect ratio;
             `pad` keeps it and mirrors what is missing, which is neither scored nor counted; `crop`
-            keeps it and shows the middle, where defects outside of it are not seen.
+            keeps it and shows the middle, where defects outside of it are not seen; `tile` keeps
+            images as they are, for detectors that cut them into tiles of `image_size`.
+        max_megapixels: With `tile`, the largest image that is read, in millions of pixels; each
+            million takes about 30 MB of memory when it is scored.
     """
 
     def __init__(
@@ -75,6 +90,7 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         interpolation: Interpolation = "area",
         white_level: int = FULL_16_BIT,
         fit: Fit = "squash",
+        max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
         super().__init__()
         # Images are read in parallel already, and OpenCV's own threads do not survive a fork.
@@ -105,7 +121,9 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else user_cache_dir()
         self.stored: Dataset | None = None
         """What training reads instead of images, as long as a method has computed it of them."""
+        self.max_megapixels = max_megapixels
         self._loads: dict[Split, Load] = {}
+        self._sizes: dict[Path, tuple[int, int]] = {}
         self._remarked = False
         self.unreadable: list[Problem] = []  # photographs that predict could not read
         self.arrivals: Arrivals | None = None
@@ -183,7 +201,7 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         dataset = Readable(described, self.unreadable)
         sampler = EveryItemOnce(dataset, *self._place)
         return self._loader(
-            dataset, self.eval_batch_size, sampler, self.num_workers, ReadableLoader, readable
+            dataset, self.images_at_once, sampler, self.num_workers, ReadableLoader, readable
         )
 
     def watch(self, known: set[str]) -> Arrivals:
@@ -212,7 +230,15 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
     def decoding(self) -> Decoding:
         """How this data set's files become pixels."""
         seen = self.framing
-        return Decoding(seen.resize, self.mask_rule, seen.interpolation, seen.white_level, seen.fit)
+        size = 0 if seen.whole else seen.resize
+        return Decoding(
+            size,
+            self.mask_rule,
+            seen.interpolation,
+            seen.white_level,
+            seen.fit,
+            self.max_megapixels,
+        )
 
     def _prepare(self, split: Split) -> Load:
         """Check a split's files, or find them decoded in the cache; how to get at the pixels."""
@@ -234,9 +260,47 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
 
+    def in_tiles(self, tiling: Tiling) -> Self:
+        """The same data, of which what trains and what is held out comes in tiles."""
+        view = copy.copy(self)
+        view.framing = replace(self.framing, tiling=tiling)
+        return view
+
+    def training_records(self) -> list[Record]:
+        """The normal training images without those held out; or their tiles."""
+        return self._cut(super().training_records())
+
+    def held_out_records(self) -> list[Record]:
+        """The normal training images that only validate and calibrate; or some of their tiles."""
+        return few_of(self._cut(super().held_out_records()), MOST_HELD_OUT)
+
+    def _cut(self, records: list[Record]) -> list[Record]:
+        tiling = self.framing.tiling
+        if tiling is None:
+            return records
+        return [
+            tile
+            for record in records
+            for tile in tiles_of(record, self._size_of(record.image), self.framing.seen, tiling)
+        ]
+
+    def _size_of(self, image: Path) -> tuple[int, int]:
+        if image not in self._sizes:
+            self._sizes[image] = size_of(image)
+        return self._sizes[image]
+
+    @property
+    def images_at_once(self) -> int:
+        """Images per batch outside training: one where their sizes differ."""
+        return 1 if self.framing.whole and not self.framing.tiling else self.eval_batch_size
+
     def _dataset(
         self, records: Sequence[Record], load: Load, training: bool = False
     ) -> AnomalyDataset:
+        if self.framing.tiling:
+            tiles = cast("Sequence[Tile]", records)
+            records = [tile.widened() for tile in tiles] if training else tiles
+            load = Cut(load)
         return AnomalyDataset(records, self.categories, load, self.framing, self.seed, training)
 
     def _once(self, records: Sequence[Record], load: Load) -> DataLoader[Batch]:
@@ -244,7 +308,7 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
 
     def _in_order(self, dataset: Dataset) -> DataLoader[Any]:
         sampler = EveryItemOnce(dataset, *self._place)
-        return self._loader(dataset, self.eval_batch_size, sampler, self.num_workers)
+        return self._loader(dataset, self.images_at_once, sampler, self.num_workers)
 
     def _loader(
         self,

@@ -5,6 +5,7 @@ plays no part and new files change few of them. Photographs of one specimen stay
 thresholds calibrated on specimens that were trained on would be too low for others.
 """
 
+import copy
 import hashlib
 import os
 from abc import ABC, abstractmethod
@@ -14,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from data_modules.problems import DataError, ImageError, Problem, WrongTreeError
 from data_modules.reading.images import MaskRule, decode, require_complete
@@ -220,6 +221,12 @@ class Catalogue(ABC):
     def held_out_records(self) -> list[Record]:
         """The normal training images that only validate and calibrate."""
         return self._train_and_held_out[1]
+
+    def holding_out(self, records: list[Record]) -> Self:
+        """The same data, of which only these images validate and calibrate."""
+        other = copy.copy(self)
+        other._train_and_held_out = self.training_records(), records
+        return other
 
     def training_records(self) -> list[Record]:
         """The normal training images without those held out."""

@@ -205,7 +205,7 @@ class Folder(AnomalyDataModule):
             return readable([dataset[index] for index in range(len(dataset))])
 
         self.arrivals = Arrivals(
-            lambda: self._images(folders_below(self.root)), read, self.eval_batch_size, known
+            lambda: self._images(folders_below(self.root)), read, self.images_at_once, known
         )
         return self.arrivals
 

@@ -30,6 +30,11 @@ class Record:
     """What it shows, where several photographs show the same one; these are held out together."""
 
     @property
+    def name(self) -> str:
+        """Unlike that of any other record of a data set."""
+        return str(self.image)
+
+    @property
     def masks(self) -> tuple[Path, ...]:
         """All mask files of this image; their union marks the defect."""
         if self.mask is None:

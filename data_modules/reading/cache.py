@@ -1,19 +1,21 @@
 """Decoded images on disk: a PNG is decoded once, not once an epoch.
 
 Decoding a 1024-pixel PNG costs more than a training step on a large GPU. Each split of a category
-becomes one folder with `images.npy`, uint8 at training size, and `masks.npy`, mapped into memory
-and so shared by all workers and processes. The folder's name holds a hash of everything that
+becomes one folder with `images.npy`, uint8 as a detector gets them, and `masks.npy`, mapped into
+memory and so shared by all workers and processes. The folder's name holds a hash of everything that
 decides the pixels: files, their sizes and modification times, resizing, mask rule and `FORMAT`.
 It may be removed whenever nothing runs; damaged, it is written again.
 """
 
 import json
 import logging
+import math
 import os
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from data_modules.problems import ImageError, Problem, raise_any
 from data_modules.reading.check import check_files
 from data_modules.reading.geometry import height_and_width
-from data_modules.reading.images import Decoding, Pixels
+from data_modules.reading.images import Decoding, Pixels, size_of
 from data_modules.reading.store import (
     digest,
     file_stamp,
@@ -98,12 +100,22 @@ class Shelf:
         )
         return images, masks
 
+    def of_image(self, array: Pixels, row: int) -> Pixels:
+        """The part of the images' array that is of one record."""
+        return array[row]
+
+    def of_mask(self, array: Pixels, row: int) -> Pixels:
+        """The part of the masks' array that is of one record with a mask."""
+        return array[row]
+
     def load(self, record: Record) -> tuple[Pixels, Pixels]:
         """Image and mask of a record, as they were decoded."""
         images, masks = self.maps
         row = self.mask_rows.get(str(record.image))
-        image = np.array(images[self.rows[str(record.image)]])
-        return image, np.zeros(image.shape[:2], np.uint8) if row is None else np.array(masks[row])
+        image = np.array(self.of_image(images, self.rows[str(record.image)]))
+        if row is None:
+            return image, np.zeros(image.shape[:2], np.uint8)
+        return image, np.array(self.of_mask(masks, row))
 
     def build(self, progress: Progress) -> list[Problem]:
         """Decode, once for all processes; the files that cannot be decoded, or none."""
@@ -127,11 +139,11 @@ class Shelf:
         def decode(row: int) -> Problem | None:
             record = self.records[row]
             try:
-                images[row], mask = self.decoding(record)
+                self.of_image(images, row)[:], mask = self.decoding(record)
             except ImageError as error:
                 return error.problem
             if str(record.image) in self.mask_rows:
-                masks[self.mask_rows[str(record.image)]] = mask
+                self.of_mask(masks, self.mask_rows[str(record.image)])[:] = mask
             return None
 
         with ThreadPoolExecutor() as pool:
@@ -163,6 +175,38 @@ class Shelf:
         return digest(json.dumps(decided).encode())
 
 
+class WholeShelf(Shelf):
+    """Photographs in their own sizes, of one category and split: one behind the other."""
+
+    @cached_property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of each photograph."""
+        return [size_of(record.image) for record in self.records]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each file of the folder."""
+        return {"images": (self._starts[-1], 3), "masks": (self._mask_starts[-1],)}
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [0, *accumulate(math.prod(size) for size in self.sizes)]
+
+    @cached_property
+    def _mask_starts(self) -> list[int]:
+        rows = [self.rows[str(record.image)] for record in self.masked]
+        return [0, *accumulate(math.prod(self.sizes[row]) for row in rows)]
+
+    def of_image(self, array: Pixels, row: int) -> Pixels:
+        """The part of the images' array that is of one record."""
+        return array[self._starts[row] : self._starts[row + 1]].reshape(*self.sizes[row], 3)
+
+    def of_mask(self, array: Pixels, row: int) -> Pixels:
+        """The part of the masks' array that is of one record with a mask."""
+        size = self.sizes[self.rows[str(self.masked[row].image)]]
+        return array[self._mask_starts[row] : self._mask_starts[row + 1]].reshape(size)
+
+
 class DecodedCache:
     """Pixels of records from the cache; where it is not complete, it is filled first.
 
@@ -175,8 +219,12 @@ class DecodedCache:
         groups = defaultdict(list)
         for record in records:
             groups[record.category, record.split].append(record)
+        shelf = Shelf
+        if decoding.fit == "tile":
+            check_files(name, records)  # whose sizes are asked for next
+            shelf = WholeShelf
         self.shelves = {
-            (category, split): Shelf(directory, f"{name}-{category}-{split}", group, decoding)
+            (category, split): shelf(directory, f"{name}-{category}-{split}", group, decoding)
             for (category, split), group in groups.items()
         }
         known = sum(s.n_bytes for s in self.shelves.values() if s.folder.is_dir())

@@ -1,6 +1,6 @@
 """From a record's pixels to the item of a batch: augmentation, scaling to [-1, 1]."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -11,9 +11,8 @@ from torch.utils.data import Dataset
 from data_modules.reading.framing import Framing
 from data_modules.reading.images import Pixels, size_of
 from data_modules.reading.samplers import Draw
+from data_modules.reading.tiles import Load
 from data_modules.records import Record
-
-Load = Callable[[Record], tuple[Pixels, Pixels]]
 
 
 class Judged(TypedDict, total=False):
@@ -72,7 +71,7 @@ class AnomalyDataset(Dataset[Item]):
             "mask": torch.from_numpy(np.array(mask[None])),
             "label": record.label,
             "category": self.numbers[record.category],
-            "path": str(record.image),
+            "path": record.name,
             **judged,
         }
 

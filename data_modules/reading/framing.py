@@ -16,6 +16,7 @@ from data_modules.reading.geometry import (
     written,
 )
 from data_modules.reading.images import FULL_16_BIT, Interpolation, Pixels, fitted
+from data_modules.reading.tiles import Tiling
 
 if TYPE_CHECKING:
     import albumentations as A
@@ -30,7 +31,9 @@ class Framing:
     """Frame of `resize` pixels, of which a crop of `image_size` is seen, and its augmentations.
 
     `fit` says how a photograph of another shape comes into the frame, see `geometry.place_of`;
-    `interpolation` and `white_level` how files become pixels, see `images.Decoding`.
+    `interpolation` and `white_level` how files become pixels, see `images.Decoding`. With the fit
+    `tile` photographs stay as they are, for a detector that cuts them itself; `tiling` says how
+    what trains it is cut.
     """
 
     image_size: Size
@@ -39,6 +42,7 @@ class Framing:
     interpolation: Interpolation = "area"
     white_level: int = FULL_16_BIT
     fit: Fit = field(default="squash", repr=False)  # names of caches hold what is printed
+    tiling: Tiling | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.frame[0] < self.seen[0] or self.frame[1] < self.seen[1]:
@@ -57,6 +61,7 @@ class Framing:
                 f"data.white_level must lie between 1 and {FULL_16_BIT}, not {self.white_level}"
             )
         self._check_augmentations()
+        self._check_tiles()
 
     def _check_augmentations(self) -> None:
         for name in self.augment:
@@ -68,6 +73,16 @@ class Framing:
             raise ValueError(
                 "data.augment: quarter_turns need squares, data.image_size is "
                 f"{written(self.image_size)}: take half_turns"
+            )
+
+    def _check_tiles(self) -> None:
+        if not self.whole:
+            return
+        if self.frame != self.seen:
+            raise ValueError("data.resize has no place with data.fit tile: see model.scales")
+        if self.interpolation != "area":
+            raise ValueError(
+                "data.interpolation has no place with data.fit tile: photographs keep their size"
             )
 
     @property
@@ -88,7 +103,7 @@ class Framing:
     @property
     def layout(self) -> tuple[str, ...]:
         """What decides all pixels though the first image may not show it: for names of caches."""
-        return () if self.fit == "squash" else (self.fit,)
+        return () if self.fit == "squash" else (self.fit, str(self.tiling))
 
     @property
     def padded(self) -> bool:
@@ -96,9 +111,14 @@ class Framing:
         return self.fit == "pad"
 
     @property
+    def whole(self) -> bool:
+        """Whether a detector gets photographs as they are, of any size."""
+        return self.fit == "tile"
+
+    @property
     def varies(self) -> bool:
         """Whether a training image is not the same at each draw."""
-        return self.frame != self.seen or bool(self.augment)
+        return self.whole or self.frame != self.seen or bool(self.augment)
 
     def place(self, photograph: tuple[int, int]) -> Place:
         """Where a photograph (H, W) lies in the frame."""
@@ -106,19 +126,23 @@ class Framing:
 
     def window(self, photograph: tuple[int, int]) -> tuple[slice, slice]:
         """Rows and columns of what a network sees that show the photograph (H, W), not padding."""
+        if self.whole:
+            return slice(0, photograph[0]), slice(0, photograph[1])
         place, cut = self.place(photograph), self.cut
         rows = visible(place.top - cut[0], place.height, self.seen[0])
         return rows, visible(place.left - cut[1], place.width, self.seen[1])
 
     def shown(self, pixels: Pixels) -> Pixels:
-        """What a network sees of a photograph (H, W, 3) outside of training."""
+        """What a detector sees of a photograph (H, W, 3) outside of training."""
+        if self.whole:
+            return pixels
         frame = fitted(pixels, self.frame, self.fit, self.interpolation)
         (top, left), (height, width) = self.cut, self.seen
         return frame[top : top + height, left : left + width]
 
     def transform(self, training: bool) -> "A.Compose | None":
         """Albumentations that lead from `resize` to `image_size`; None where nothing is done."""
-        cropped = self.frame != self.seen
+        cropped = self.frame != self.seen or (self.whole and training)
         if not cropped and not (training and self.augment):
             return None
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network

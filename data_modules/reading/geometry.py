@@ -1,8 +1,8 @@
-"""Where a frame of fixed size shows a photograph of any shape: squashed, padded or cropped."""
+"""Where a frame of fixed size shows a photograph: squashed, padded or cropped, or as it is."""
 
 from typing import Literal, NamedTuple, TypeAlias
 
-Fit = Literal["squash", "pad", "crop"]
+Fit = Literal["squash", "pad", "crop", "tile"]
 Size: TypeAlias = int | tuple[int, int]
 """The side of a square, or height and width."""
 
@@ -37,8 +37,11 @@ def place_of(photograph: tuple[int, int], frame: tuple[int, int], fit: Fit) -> P
     """Where a frame (H, W) shows a photograph (H, W).
 
     `squash` stretches it to the frame; `pad` shows all of it in its own aspect ratio, in the
-    middle; `crop` fills the frame with its middle. No side gets thinner than a pixel.
+    middle; `crop` fills the frame with its middle. No side gets thinner than a pixel. With `tile`
+    the photograph is its own frame.
     """
+    if fit == "tile":
+        return Place(*photograph, 0, 0)
     if fit == "squash":
         return Place(*frame, 0, 0)
     factors = [side / own for side, own in zip(frame, photograph, strict=True)]

@@ -19,6 +19,7 @@ from data_modules.reading.geometry import Fit, Size, height_and_width, place_of,
 from data_modules.records import Record
 
 FULL_16_BIT = 65535
+MAX_MEGAPIXELS = 100.0
 MaskRule = Literal["half", "nonzero"]
 Interpolation = Literal["area", "bilinear", "bicubic"]
 Pixels = NDArray[np.uint8]
@@ -35,6 +36,7 @@ class Decoding:
         interpolation: How images are resized, see `resize`.
         white_level: The value of 16-bit images that becomes 255, see `read_image`.
         fit: How another shape is brought to that size, see `fitted`.
+        max_megapixels: With the fit `tile`, the largest image that is read.
     """
 
     size: Size
@@ -42,19 +44,24 @@ class Decoding:
     interpolation: Interpolation = "area"
     white_level: int = FULL_16_BIT
     fit: Fit = "squash"
+    max_megapixels: float = MAX_MEGAPIXELS
 
     def __call__(self, record: Record) -> tuple[Pixels, Pixels]:
-        """Image (H, W, 3) and mask (H, W) of a record, of this size.
+        """Image (H, W, 3) and mask (H, W) of a record, of this size; as they are with `tile`.
 
         Masks take the nearest pixel; a normal image has an all-zero one. Raises ImageError when a
         file is broken or sizes differ.
         """
+        if self.fit == "tile":
+            require_few_pixels(record.image, self.max_megapixels)
         image = read_image(record.image, self.white_level)
         mask = np.zeros(image.shape[:2], np.uint8)
         for path in record.masks if record.label else ():
             part = read_mask(path, self.rule)
             require_same_size(path, part.shape, mask.shape)
             mask |= part
+        if self.fit == "tile":
+            return image, mask
         size = height_and_width(self.size)
         return fitted(image, size, self.fit, self.interpolation), fitted_mask(mask, size, self.fit)
 
@@ -158,6 +165,18 @@ def resize(image: Pixels, size: Size, interpolation: Interpolation = "area") -> 
         return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)
     filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
     return np.array(Image.fromarray(image).resize((width, height), filters[interpolation]))
+
+
+def require_few_pixels(path: Path, most: float) -> None:
+    """Raise ImageError for an image of more than ``most`` millions of pixels."""
+    height, width = size_of(path)
+    if height * width > 1e6 * most:
+        detail = (
+            f"{width}x{height} pixels are {height * width / 1e6:.1f} million, and up to {most:g} "
+            "are cut into tiles in memory: raise data.max_megapixels (30 MB of memory each), or "
+            "cut the file itself"
+        )
+        raise ImageError(Problem("too large", path, detail))
 
 
 def require_same_size(path: Path, mask: tuple[int, ...], image: tuple[int, ...]) -> None:

@@ -144,9 +144,11 @@ class Evaluation(Callback):
             for name, value in data.items()
         }
         fields |= self._part(trainer)
+        title = type(pl_module).__name__
         if isinstance(pl_module, AnomalyDetector):
+            title = pl_module.title
             fields |= pl_module.fingerprint_fields(data_module(trainer))
-        return {"fingerprint": fingerprint(fields), "method": type(pl_module).__name__} | fields
+        return {"fingerprint": fingerprint(fields), "method": title} | fields
 
     def _part(self, trainer: Trainer) -> dict[str, Any]:
         """What was scored, where that is not the whole test, for whatever reason."""

@@ -67,7 +67,7 @@ class Finder:
         Returns the number of images by category and verdict.
         """
         about = {
-            "method": type(detector).__name__,
+            "method": detector.title,
             "fingerprint": fingerprint,
             "root": str(self._data.root),
             **detector.decision(),

@@ -26,6 +26,7 @@ from lightning_ad.callbacks import Evaluation, Panels, Predictions, Report, Thro
 from lightning_ad.callbacks.objective import Objective
 from lightning_ad.callbacks.preemption import end_on_signals
 from lightning_ad.commands.arguments import OF_A_PHASE, with_files_read, with_own_config
+from lightning_ad.commands.tiles import OPTIONS, add_tile_options, with_tile_size, wrap_in_tiles
 from lightning_ad.detector.checkpoint import read_checkpoint
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.thresholds import require_decision
@@ -144,6 +145,7 @@ class ExperimentCLI(LightningCLI):
         for name in DECIDING:
             _add_decision(self._subcommand_parsers[name])
         for name, parser in self._subcommand_parsers.items():
+            add_tile_options(parser)
             parser.usage = f"lightning {name} --config FILE [--OPTION VALUE ...]"
             parser._action_groups = sorted(
                 parser._action_groups, key=lambda group: "every aspect" in (group.title or "")
@@ -188,6 +190,7 @@ class ExperimentCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settle what must be known before anything is built."""
         self.settings.data.init_args.seed = self.settings.seed_everything
+        wrap_in_tiles(self.settings)
         self._refuse_what_has_no_effect()
         self.settings.run_dir = _folder_of(self.settings.run_dir, self.settings.data)
         if self.settings.ckpt_path:
@@ -273,7 +276,7 @@ class ExperimentCLI(LightningCLI):
     def resolved(self) -> dict[str, Any]:
         """The resolved configuration, as `fit` would read it from YAML."""
         settings = self.settings.clone()
-        for name in ("config", "overwrite", "ckpt_path", "time", "watch"):
+        for name in ("config", "overwrite", "ckpt_path", "time", "watch", *OPTIONS):
             settings.pop(name, None)
         for name, usual in (("threshold", None), ("smallest_region", 1)):
             if settings.get(name) == usual:
@@ -399,5 +402,5 @@ def main(arguments: list[str]) -> None:
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     end_on_signals()
     with tempfile.TemporaryDirectory() as folder:
-        arguments = with_files_read(arguments, Path(folder))
+        arguments = with_tile_size(with_files_read(arguments, Path(folder)))
         ExperimentCLI(*with_own_config(arguments, Path(folder)), began=began)

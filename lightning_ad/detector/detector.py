@@ -103,6 +103,8 @@ class AnomalyDetector(LightningModule, ABC):
     """Names of frozen parts that only the final checkpoint holds."""
     pairs: bool | None = None
     """What half precision has to spare, see `lightning_ad.speed.faster`."""
+    takes_whole = False
+    """Whether it takes photographs of any size, as ``data.fit`` tile leaves them."""
     by_category: tuple[str, ...] = ()
     """Names of settings that may be one number, or one per category by name."""
 
@@ -197,6 +199,11 @@ class AnomalyDetector(LightningModule, ABC):
         into ``self.calibration[name]`` travels with the weights.
         """
 
+    @property
+    def has_constants(self) -> bool:
+        """Whether `set_constants` has any to set."""
+        return type(self).set_constants is not AnomalyDetector.set_constants
+
     def memory_passes(self, device: torch.device) -> Iterable[MemoryPass]:
         """The looks at all training images that calibration takes, before it takes `extremes`.
 
@@ -204,6 +211,22 @@ class AnomalyDetector(LightningModule, ABC):
         compute on ``device`` and put what it found into ``self.calibration``.
         """
         return ()
+
+    # What a detector tells that wraps another.
+
+    @property
+    def title(self) -> str:
+        """The method's name in results."""
+        return type(self).__name__
+
+    @property
+    def learner(self) -> "AnomalyDetector":
+        """The detector that a run trains, on `lessons`, before it calibrates this one."""
+        return self
+
+    def lessons(self, datamodule: Any) -> Any:
+        """The data in the form that `learner` trains and calibrates on."""
+        return datamodule
 
     # What all methods share.
 
@@ -305,7 +328,7 @@ class AnomalyDetector(LightningModule, ABC):
         return anomaly_map
 
     def _require_image(self, image: Tensor) -> None:
-        size = image.shape[2:] if self.framing is None else self.framing.seen
+        size = image.shape[2:] if self.framing is None or self.takes_whole else self.framing.seen
         if image.ndim != 4 or image.shape[1:] != (3, *size):
             expected = ", ".join(map(str, ("B", 3, *size)))
             raise ValueError(
@@ -570,6 +593,7 @@ class AnomalyDetector(LightningModule, ABC):
                 )
             if stage != "fit":
                 self._require_same_size(datamodule)
+            self._require_its_fit(datamodule.framing)
             self.check_data(datamodule, stage)
             if stage == "fit":
                 self.framing = datamodule.framing
@@ -591,6 +615,19 @@ class AnomalyDetector(LightningModule, ABC):
             raise ValueError(
                 f"the checkpoint was trained with data.fit {self.framing.fit}, not {framing.fit}: "
                 "leave data.fit out"
+            )
+
+    def _require_its_fit(self, framing: Framing) -> None:
+        in_tiles = framing.tiling is not None
+        if framing.whole and not in_tiles and not self.takes_whole:
+            raise ValueError(
+                f"{self.title} takes images of one size: with data.fit tile, --tiles cuts them for "
+                "it (model: Tiled)"
+            )
+        if self.takes_whole and not framing.whole:
+            raise ValueError(
+                f"{self.title} takes photographs as they are: set data.fit to tile, not "
+                f"{framing.fit}"
             )
 
     def check_data(self, datamodule: Any, stage: str) -> None:

@@ -74,7 +74,7 @@ class _LatentFile:
     def __init__(
         self, autoencoder: Autoencoder, weights: str, dataset: Any, datamodule: Any, views: int
     ) -> None:
-        paths = [str(record.image) for record in dataset.records]
+        paths = [record.name for record in dataset.records]
         self.rows = {path: row for row, path in enumerate(paths)}
         self.views = views
         draws = [Draw(item, view) for view in range(views) for item in range(len(dataset))]

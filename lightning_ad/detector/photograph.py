@@ -116,6 +116,8 @@ def map_of_photograph(
     anomaly_map: Tensor, framing: Framing, size: tuple[int, int]
 ) -> NDArray[np.float32]:
     """A map (1, 1, h, w) at the size (H, W) of the photograph; NaN where a crop left it unseen."""
+    if framing.whole:
+        return anomaly_map[0, 0].float().cpu().numpy()
     place, frame = framing.place(size), framing.frame
     unseen = [whole - own for whole, own in zip(frame, anomaly_map.shape[-2:], strict=True)]
     above, before = (side // 2 for side in unseen)

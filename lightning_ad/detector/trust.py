@@ -20,7 +20,13 @@ from data_modules.reading.texts import parse_yaml
 SECTIONS = ("seed_everything", "model", "data", "evaluation")
 """What a final checkpoint carries of a run's configuration, beside the trainer's precision."""
 
-OURS = ("lightning_ad.methods", "lightning_ad.published", "lightning_ad.networks", "data_modules")
+OURS = (
+    "lightning_ad.methods",
+    "lightning_ad.published",
+    "lightning_ad.networks",
+    "lightning_ad.detector.tiled",
+    "data_modules",
+)
 OPTIMIZERS = "torch.optim"
 
 PLAIN = (str, int, float, bool, type(None), Path, Any)

@@ -9,6 +9,7 @@ in the checkpoint, so that one image can be scored alone, anywhere, with the sam
 images play no part.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,6 +35,18 @@ def calibrate(detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDa
     Runs inside ``trainer``, on its devices, precision and processes; every process ends with the
     same numbers.
     """
+    if detector.learner is not detector:
+        calibrate(detector.learner, trainer, detector.lessons(datamodule))
+    score = _score_one_by_one if detector.takes_whole else _score_at_once
+    scored, normal_images = score(detector, trainer, datamodule)
+    keep_scores(detector.calibration, scored, normal_images)
+    detector.set_thresholds()
+
+
+def _score_at_once(
+    detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDataModule
+) -> tuple[dict[str, Tensor], int]:
+    """Set the detector's constants; what `_scores` are then, and of how many images."""
     normal_images = len(datamodule.held_out_records())
     compared: list[Rows] = []
     if detector.folds:
@@ -49,9 +62,32 @@ def calibrate(detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDa
     if detector.standardize:
         learn_normals(detector.calibration, compared, len(detector.categories))
     detector.set_constants(gather([_extremes(rows) for rows in compared]))
-    scored = gather([_scores(detector, rows) for rows in compared])
-    keep_scores(detector.calibration, scored, normal_images)
-    detector.set_thresholds()
+    return gather([_scores(detector, rows) for rows in compared]), normal_images
+
+
+def _score_one_by_one(
+    detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDataModule
+) -> tuple[dict[str, Tensor], int]:
+    """The same where maps are too large to be kept: another look for the constants, if any."""
+    detector.calibration = Calibration()
+
+    def gathered(of: Callable[[Rows], Rows]) -> dict[str, Tensor]:
+        found: list[Rows] = []
+        look = _Pass(detector, lambda *batch: found.append(of(_compared(detector, *batch))))
+        look.run(trainer, datamodule.val_dataloader())
+        return gather(found)
+
+    if detector.has_constants:
+        detector.set_constants(gathered(_extremes))
+    return gathered(lambda rows: _scores(detector, rows)), len(datamodule.held_out_records())
+
+
+def _compare(detector: AnomalyDetector, trainer: Trainer, loader: DataLoader) -> list[Rows]:
+    """The maps of this process's share of the images, one entry per batch."""
+    compared: list[Rows] = []
+    look = _Pass(detector, lambda *batch: compared.append(_compared(detector, *batch)))
+    look.run(trainer, loader)
+    return compared
 
 
 def _compare_folds(
@@ -97,18 +133,12 @@ def _remembered_by(memory: MemoryPass) -> Observe:
     return lambda batch, category: memory.observe(batch["image"], category, batch["path"])
 
 
-def _compare(detector: AnomalyDetector, trainer: Trainer, loader: DataLoader) -> list[Rows]:
-    """The maps of this process's share of the images, one entry per batch."""
-    compared: list[Rows] = []
-
-    def observe(batch: Any, category: Tensor) -> None:
-        _, parts = detector.checked_compare(batch["image"], category)
-        columns = {name: part.cpu() for name, part in parts.items()}
-        judged = {JUDGED: batch[JUDGED].cpu()} if JUDGED in batch else {}
-        compared.append({"path": batch["path"], "category": category.cpu(), **judged, **columns})
-
-    _Pass(detector, observe).run(trainer, loader)
-    return compared
+def _compared(detector: AnomalyDetector, batch: Any, category: Tensor) -> Rows:
+    """The maps of a batch."""
+    _, parts = detector.checked_compare(batch["image"], category)
+    columns = {name: part.cpu() for name, part in parts.items()}
+    judged = {JUDGED: batch[JUDGED].cpu()} if JUDGED in batch else {}
+    return {"path": batch["path"], "category": category.cpu(), **judged, **columns}
 
 
 def _extremes(rows: Rows) -> Rows:

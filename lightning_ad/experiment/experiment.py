@@ -51,6 +51,16 @@ class Experiment:
         """What this experiment's checkpoints are trained with."""
         return origin_of(self.config, self.data)
 
+    @property
+    def learner(self) -> AnomalyDetector:
+        """What the phases train: the detector, or what it wraps."""
+        return self.detector.learner
+
+    @property
+    def lessons(self) -> AnomalyDataModule:
+        """What they train it on."""
+        return self.detector.lessons(self.data)
+
     def check(self, start: Path | None = None, overwrite: bool = False) -> None:
         """Find out what can be wrong with data, weights and folder before anything is written.
 
@@ -63,10 +73,10 @@ class Experiment:
         phases = self.detector.phases()
         require_lengths_count(phases, self.trainers.options)
         if start and not phases:
-            method = type(self.detector).__name__
+            method = self.detector.title
             raise ValueError(f"{method} has no phase that could start from {start}")
         self.trainers.require_known_monitors(self.detector)
-        self.detector.trained_with = self.origin
+        self.detector.trained_with = self.learner.trained_with = self.origin
         if not overwrite:
             self.run.require_same(self.origin, phases)
             self.run.require_same_test(self.data.files_hash("test"))
@@ -131,11 +141,11 @@ class Experiment:
             finished = self.run.finished(phase)
             if self._is_over(finished, phases[:number]):
                 announce(f"{title}: finished before, weights from {finished}")
-                load_weights(self.detector, finished)
+                load_weights(self.learner, finished)
             elif start and number == 1:
                 announce(f"{title}: weights from {start}")
-                self.detector.enter_phase(phase.name)
-                load_weights(self.detector, start, self.detector.trained())
+                self.learner.enter_phase(phase.name)
+                load_weights(self.learner, start, self.learner.trained())
             else:
                 self._train_phase(phase, title, self._last(phases[:number]), plan)
 
@@ -161,26 +171,26 @@ class Experiment:
         self, phase: Phase, title: str, last: Path | None, plan: Timetable | None
     ) -> None:
         announce(f"{title}: {f'going on from {last}' if last else 'starting'}")
-        self.detector.enter_phase(phase.name)
+        self.learner.enter_phase(phase.name)
         trainer = self.trainers(phase, [Forecast(plan, phase.name)] if plan else [])
         announce_processes(trainer, phase.batch_size or self.data.batch_size)
         resume = str(readable(last)) if last else None
         # Tensors, numbers and names suffice for optimizers and callbacks; no file runs anything.
-        trainer.fit(self.detector, datamodule=self.data, ckpt_path=resume, weights_only=True)
-        require_finished(trainer, self.detector, title)
+        trainer.fit(self.learner, datamodule=self.lessons, ckpt_path=resume, weights_only=True)
+        require_finished(trainer, self.learner, title)
         if plan:
             plan.finish(phase.name, trainer.global_step)
         finished = self.run.finished(phase)
-        save_weights(trainer, self.detector, finished)
+        save_weights(trainer, self.learner, finished)
         # Buffers, such as running means, are a process's own until all take the saved ones.
-        load_weights(self.detector, finished)
+        load_weights(self.learner, finished)
         if trainer.is_global_zero and phase.epochs is not None:  # others may go on one day
             self.run.unfinished(phase).unlink(missing_ok=True)
         trainer.strategy.barrier()
 
     def _calibrate(self) -> None:
         announce("calibrating on held-out normal images")
-        self.detector.phase = ""
+        self.detector.phase = self.learner.phase = ""
         self.detector.requires_grad_(False)
         self.detector.meet(self.data, "fit")  # phases' weights may number categories differently
         trainer = self.trainers("calibrate")

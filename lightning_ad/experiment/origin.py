@@ -14,7 +14,9 @@ import torch
 
 from data_modules import AnomalyDataModule
 
-IRRELEVANT_TO_RESULTS = ("root", "num_workers", "cache", "cache_dir", "eval_batch_size")
+IRRELEVANT_TO_RESULTS = (
+    "root", "num_workers", "cache", "cache_dir", "eval_batch_size", "max_megapixels",
+)  # fmt: skip
 """Data settings that a resumed run may change."""
 
 AS_BEFORE = "squash"

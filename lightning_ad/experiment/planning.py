@@ -78,9 +78,10 @@ class Planner:
         measured = {}
         for phase in phases:
             if phase in left:
-                measured[phase.name] = probe_phase(trial, self.data, self.trainers, phase)
+                lessons = trial.lessons(self.data)
+                measured[phase.name] = probe_phase(trial.learner, lessons, self.trainers, phase)
             elif self.run.finished(phase).exists():
-                load_weights(trial, self.run.finished(phase))
+                load_weights(trial.learner, self.run.finished(phase))
         scoring = probe_scoring(trial, self.data, self.trainers)
         stretches = [
             self._stretch(p, *measured.get(p.name, (self._epoch(p), None))) for p in phases[given:]

@@ -6,7 +6,6 @@ that the run needs anyway. How well the first steps stand for all others shows l
 `callbacks.forecast`.
 """
 
-import copy
 import math
 import time
 import warnings
@@ -58,11 +57,10 @@ def probe_scoring(trial: AnomalyDetector, data: AnomalyDataModule, trainers: Tra
     trial.requires_grad_(False)
     trainer, clock = trainers.trial([]), _ImageClock()
     held_out, tested = data.held_out_records(), data.records_of("test")
-    few = copy.copy(data)
+    chosen = _some_of_each(held_out, trainer.world_size)
+    few = data.holding_out(chosen)
     if trainer.strategy.root_device.type == "cpu":
         few.eval_batch_size = min(data.eval_batch_size, IMAGES_ON_CPU)
-    chosen = _some_of_each(held_out, trainer.world_size)
-    few.held_out_records = lambda: chosen  # type: ignore[method-assign]
     start = time.monotonic()
     few.trainer = trainer
     with isolate_rng(), warnings.catch_warnings(action="ignore"):
