@@ -103,7 +103,8 @@ class Framing:
     @property
     def layout(self) -> tuple[str, ...]:
         """What decides all pixels though the first image may not show it: for names of caches."""
-        return () if self.fit == "squash" else (self.fit, str(self.tiling))
+        fitted = () if self.fit == "squash" else (self.fit,)
+        return fitted if self.tiling is None else (*fitted, str(self.tiling))
 
     @property
     def padded(self) -> bool:

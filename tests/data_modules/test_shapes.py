@@ -148,7 +148,7 @@ def test_a_square_by_two_numbers_is_the_square(tmp_path):
             {"resize": (40, 47)},
             r"data\.resize \(\[40, 47\]\) must be .* data\.image_size \(\[32, 48\]\)",
         ),
-        ({"fit": "stretch"}, r"data\.fit must be one of squash, pad, crop, not stretch"),
+        ({"fit": "stretch"}, r"data\.fit must be one of squash, pad, crop, tile, not stretch"),
         (
             {"augment": ["quarter_turns"]},
             r"quarter_turns need squares.*\[32, 48\]: take half_turns",
