@@ -43,7 +43,7 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
         denoiser: network F(y, sigma, place, category), see `lightning_ad.networks.PatchDenoiser`.
         components: K, principal components kept.
         scored_level: sigma of the one call that scores. At 1 a patch counts by what is likely
-            around it; at 4 by what is usual at its place, which localises better where parts lie
+            around it; at 8 by what is usual at its place, which localises better where parts lie
             alike and worse where they don't. Of several, calibration chooses for each category,
             see `lightning_ad.experiment.choose`.
         levels: smallest and largest sigma that training draws from, uniformly in the logarithm.
@@ -59,8 +59,8 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
         features: nn.Module,
         denoiser: nn.Module,
         components: int = 256,
-        scored_level: float | tuple[float, ...] = (1.0, 4.0),
-        levels: tuple[float, float] = (0.3, 5.0),
+        scored_level: float | tuple[float, ...] = (1.0, 8.0),
+        levels: tuple[float, float] = (0.3, 8.0),
         patches_per_image: int = 64,
         warmup: int = 100,
         optimizer: OptimizerFactory = lambda p: AdamW(p, lr=2e-3, weight_decay=0.01),
