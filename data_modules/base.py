@@ -28,7 +28,9 @@ from data_modules.reading.images import (
     MAX_MEGAPIXELS,
     Decoding,
     Interpolation,
+    Pixels,
     size_of,
+    true_mask,
 )
 from data_modules.reading.readable import Readable, ReadableLoader, readable
 from data_modules.reading.remarks import dark, log_remarks
@@ -124,6 +126,7 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         self.max_megapixels = max_megapixels
         self._loads: dict[Split, Load] = {}
         self._sizes: dict[Path, tuple[int, int]] = {}
+        self._tested: dict[str, Record] | None = None
         self._remarked = False
         self.unreadable: list[Problem] = []  # photographs that predict could not read
         self.arrivals: Arrivals | None = None
@@ -221,6 +224,12 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
             "test": self._names_hash("test"),
             **self.decoding.changed(),
         }
+
+    def true_mask(self, name: str, size: tuple[int, int]) -> Pixels:
+        """What is marked (H, W), 0/1, in the test image of that size, at that size."""
+        if self._tested is None:
+            self._tested = {record.name: record for record in self.records_of("test")}
+        return true_mask(self._tested[name], self.mask_rule, size)
 
     def _names_hash(self, split: Split) -> str:
         records = [record for record in self._listed if record.split == split]

@@ -55,11 +55,7 @@ class Decoding:
         if self.fit == "tile":
             require_few_pixels(record.image, self.max_megapixels)
         image = read_image(record.image, self.white_level)
-        mask = np.zeros(image.shape[:2], np.uint8)
-        for path in record.masks if record.label else ():
-            part = read_mask(path, self.rule)
-            require_same_size(path, part.shape, mask.shape)
-            mask |= part
+        mask = true_mask(record, self.rule, (image.shape[0], image.shape[1]))
         if self.fit == "tile":
             return image, mask
         size = height_and_width(self.size)
@@ -102,6 +98,19 @@ def read_mask(path: Path, rule: MaskRule = "half") -> Pixels:
     for masks of class ids. Of a colour mask the largest channel counts, alpha does not.
     """
     return binarise(decode(path), rule, path)
+
+
+def true_mask(record: Record, rule: MaskRule, size: tuple[int, int]) -> Pixels:
+    """What is marked in a record's image of that size: the union of its masks (H, W), 0/1.
+
+    Nothing in a normal image. Raises ImageError when a mask is broken or of another size.
+    """
+    mask = np.zeros(size, np.uint8)
+    for path in record.masks if record.label else ():
+        part = read_mask(path, rule)
+        require_same_size(path, part.shape, mask.shape)
+        mask |= part
+    return mask
 
 
 def binarise(values: Values, rule: MaskRule, path: Path) -> Pixels:

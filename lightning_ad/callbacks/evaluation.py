@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,8 +13,10 @@ from data_modules.catalogue import names_hash
 from lightning_ad.callbacks.findings import Finder
 from lightning_ad.detector.detector import AnomalyDetector, Detection
 from lightning_ad.detector.judged import JUDGED
+from lightning_ad.detector.photograph import Finding
 from lightning_ad.detector.processes import data_module, of_all_processes
 from lightning_ad.metrics.aupro import check_limit
+from lightning_ad.metrics.counts import require_finite
 from lightning_ad.metrics.detection import METRICS_VERSION, DetectionMetrics
 from lightning_ad.metrics.verdicts import Judged, count_verdicts
 from lightning_ad.reports.files import (
@@ -47,12 +49,19 @@ class Evaluation(Callback):
         fpr_limit: False-positive rate at which the AUPRO integral ends, in (0, 1].
         exact: Rank every distinct pixel score instead of about 10^5 bins; the memory then grows
             with the test set, 32 bytes per pixel.
+        at: Where pixels are counted: on the `map`, to which masks are resized, or on the `mask`
+            as its author drew it, to which maps are.
     """
 
-    def __init__(self, fpr_limit: float = 0.3, exact: bool = False) -> None:
+    def __init__(
+        self, fpr_limit: float = 0.3, exact: bool = False, at: Literal["map", "mask"] = "map"
+    ) -> None:
         check_limit(fpr_limit)
+        if at not in ("map", "mask"):
+            raise ValueError(f"evaluation.at must be map or mask, not {at}")
         self.fpr_limit = fpr_limit
         self.exact = exact
+        self.at = at
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start with empty counts for the data module's categories."""
@@ -89,19 +98,58 @@ class Evaluation(Callback):
         detection: Detection = outputs
         findings = self.finder.find(detector, detection, batch)
         label, category, path = batch["label"], batch["category"], batch["path"]
-        judged = batch.get(JUDGED)
-        self.metrics.update(
-            detection.anomaly_map, batch["mask"], detection.score, label, category, path, judged
-        )
+        if self.at == "map":
+            marked = self._count_at_map(detection, batch)
+        else:
+            marked = self._count_at_masks(detection, batch, findings, data_module(trainer))
         names = [self.metrics.categories[index] for index in category.tolist()]
         verdicts = [finding.verdict for finding in findings]
         lines = zip(path, names, batch["kind"], label.tolist(), verdicts, strict=True)
         self.scored += [Judged(*line) for line in lines]
-        seen = batch["mask"] if judged is None else batch["mask"] * judged
-        marked = seen.flatten(1).any(1) | ~label.bool()
         self.unmarked += [
-            name for name, is_marked in zip(path, marked, strict=True) if not is_marked
+            name
+            for name, is_marked, defective in zip(path, marked, label.tolist(), strict=True)
+            if defective and not is_marked
         ]
+
+    def _count_at_map(self, detection: Detection, batch: Any) -> list[bool]:
+        """Count a batch where its maps have pixels; whether any is marked in each image."""
+        mask, judged = batch["mask"], batch.get(JUDGED)
+        self.metrics.update(
+            detection.anomaly_map,
+            mask,
+            detection.score,
+            batch["label"],
+            batch["category"],
+            batch["path"],
+            judged,
+        )
+        seen = mask if judged is None else mask * judged
+        return seen.flatten(1).any(1).tolist()
+
+    def _count_at_masks(
+        self, detection: Detection, batch: Any, findings: list[Finding], data: Any
+    ) -> list[bool]:
+        """The same where masks have pixels, image by image, as their sizes differ."""
+        require_finite(detection.anomaly_map, batch["path"])
+        marked = []
+        for index, finding in enumerate(findings):
+            one, path = slice(index, index + 1), batch["path"][index]
+            values = torch.from_numpy(finding.anomaly_map)[None, None]
+            judged = ~values.isnan()
+            mask = torch.from_numpy(data.true_mask(path, values.shape[2:]))[None, None]
+            device = detection.score.device
+            self.metrics.update(
+                values.nan_to_num().to(device),
+                mask.to(device),
+                detection.score[one],
+                batch["label"][one],
+                batch["category"][one],
+                [path],
+                judged.to(device),
+            )
+            marked.append(bool((mask.bool() & judged).any()))
+        return marked
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merge the counts and scores of all processes and log the metrics."""
@@ -134,15 +182,19 @@ class Evaluation(Callback):
     def _definition(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """What the numbers depend on beside the model, flat, with its fingerprint."""
         data = data_module(trainer).fingerprint_fields()
-        fields = {
-            "protocol": getattr(pl_module, "protocol", "default"),
-            "metrics_version": METRICS_VERSION,
-            "fpr_limit": self.fpr_limit,
-            "exact": self.exact,
-        } | {
-            f"data.{name}": " ".join(value) if isinstance(value, list) else value
-            for name, value in data.items()
-        }
+        fields = (
+            {
+                "protocol": getattr(pl_module, "protocol", "default"),
+                "metrics_version": METRICS_VERSION,
+                "fpr_limit": self.fpr_limit,
+                "exact": self.exact,
+            }
+            | ({"at": self.at} if self.at != "map" else {})
+            | {
+                f"data.{name}": " ".join(value) if isinstance(value, list) else value
+                for name, value in data.items()
+            }
+        )
         fields |= self._part(trainer)
         title = type(pl_module).__name__
         if isinstance(pl_module, AnomalyDetector):

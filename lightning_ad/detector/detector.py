@@ -593,7 +593,7 @@ class AnomalyDetector(LightningModule, ABC):
                 )
             if stage != "fit":
                 self._require_same_size(datamodule)
-            self._require_its_fit(datamodule.framing)
+            self._require_its_fit(datamodule)
             self.check_data(datamodule, stage)
             if stage == "fit":
                 self.framing = datamodule.framing
@@ -617,9 +617,11 @@ class AnomalyDetector(LightningModule, ABC):
                 "leave data.fit out"
             )
 
-    def _require_its_fit(self, framing: Framing) -> None:
-        in_tiles = framing.tiling is not None
-        if framing.whole and not in_tiles and not self.takes_whole:
+    def _require_its_fit(self, datamodule: Any) -> None:
+        framing = getattr(datamodule, "framing", None)
+        if not isinstance(framing, Framing):  # of another's data module
+            return
+        if framing.whole and framing.tiling is None and not self.takes_whole:
             raise ValueError(
                 f"{self.title} takes images of one size: with data.fit tile, --tiles cuts them for "
                 "it (model: Tiled)"

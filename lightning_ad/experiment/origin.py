@@ -115,7 +115,10 @@ def of_test(config: dict[str, Any]) -> dict[str, Any]:
         "threshold": config.get("threshold"),
         "smallest_region": config.get("smallest_region", 1),
     }
-    return settings | decision | {"evaluation": config.get("evaluation")}
+    evaluation = dict(config.get("evaluation") or {})
+    if evaluation.get("at") == "map":  # as in runs from before there was a choice
+        del evaluation["at"]
+    return settings | decision | {"evaluation": evaluation}
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:
