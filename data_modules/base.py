@@ -32,6 +32,7 @@ from data_modules.reading.images import (
     size_of,
     true_mask,
 )
+from data_modules.reading.interest import RegionOfInterest, region_at
 from data_modules.reading.readable import Readable, ReadableLoader, readable
 from data_modules.reading.remarks import dark, log_remarks
 from data_modules.reading.samplers import EveryItemOnce, ShuffledDraws
@@ -73,6 +74,9 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
             images as they are, for detectors that cut them into tiles of `image_size`.
         max_megapixels: With `tile`, the largest image that is read, in millions of pixels; each
             million takes about 30 MB of memory when it is scored.
+        roi: Region of interest, outside of which nothing is scored, calibrated on or counted: a
+            mask in which white marks what counts, of the size of the photographs; or a folder of
+            masks called as the categories are, or of one for each image in the images' own tree.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         white_level: int = FULL_16_BIT,
         fit: Fit = "squash",
         max_megapixels: float = MAX_MEGAPIXELS,
+        roi: str | None = None,
     ) -> None:
         super().__init__()
         # Images are read in parallel already, and OpenCV's own threads do not survive a fork.
@@ -124,6 +129,8 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         self.stored: Dataset | None = None
         """What training reads instead of images, as long as a method has computed it of them."""
         self.max_megapixels = max_megapixels
+        self.roi = Path(roi).expanduser() if roi else None
+        self._region: RegionOfInterest | None = None
         self._loads: dict[Split, Load] = {}
         self._sizes: dict[Path, tuple[int, int]] = {}
         self._tested: dict[str, Record] | None = None
@@ -185,8 +192,9 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         """Of each of so many folds of the training images, the others' loader and its own."""
         load = self._prepare("train")
         for fold in self.folds(count):
-            others = [record for record in self.training_records() if record not in fold]
-            yield self._once(others, load), self._once(fold, load)
+            own = {record.image for record in fold}
+            others = [each for each in super().training_records() if each.image not in own]
+            yield self._once(self._cut(others), load), self._once(self._cut(fold), load)
 
     def test_dataloader(self) -> DataLoader[DescribedBatch]:
         """The test images of all chosen categories, each once."""
@@ -211,6 +219,25 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         """Let `predict` go on with what arrives; see `Folder`, which alone can."""
         raise DataError(f"{self.data_set} cannot be watched: give --data Folder --data.root FOLDER")
 
+    @property
+    def region(self) -> RegionOfInterest | None:
+        """What counts of the photographs, if not all of them; a checkpoint may bring its own."""
+        if self._region is None and self.roi is not None:
+            self._region = region_at(self.roi, self.root, self.categories)
+        return self._region
+
+    @region.setter
+    def region(self, region: RegionOfInterest | None) -> None:
+        self._region = region
+
+    def files_hash(self, split: Split) -> str:
+        """As of every data set, and of the region of interest."""
+        files = super().files_hash(split)
+        if self.region is None:
+            return files
+        records = [record for record in self._listed if record.split == split]
+        return names_hash([files, self.region.digest(records)])[:16]
+
     def fingerprint_fields(self) -> dict[str, Any]:
         """What decides the numbers that come out of this data, as JSON values."""
         sizes = (("image_size", self.image_size), ("resize", self.framing.resize))
@@ -223,6 +250,7 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
             "train": self._names_hash("train"),
             "test": self._names_hash("test"),
             **self.decoding.changed(),
+            **({"roi": self.region.digest(self._listed)} if self.region else {}),
         }
 
     def true_mask(self, name: str, size: tuple[int, int]) -> Pixels:
@@ -260,6 +288,8 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
             else:
                 check_files(self.data_set, records, self.mask_rule)
                 self._loads[split] = self.decoding
+            if self.region is not None:
+                self.region.require_masks(records)
         return self._loads[split]
 
     @property
@@ -310,7 +340,9 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
             tiles = cast("Sequence[Tile]", records)
             records = [tile.widened() for tile in tiles] if training else tiles
             load = Cut(load)
-        return AnomalyDataset(records, self.categories, load, self.framing, self.seed, training)
+        return AnomalyDataset(
+            records, self.categories, load, self.framing, self.seed, training, self.region
+        )
 
     def _once(self, records: Sequence[Record], load: Load) -> DataLoader[Batch]:
         return self._in_order(self._dataset(records, load))

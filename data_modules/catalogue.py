@@ -240,7 +240,7 @@ class Catalogue(ABC):
         """
         folds: list[list[Record]] = [[] for _ in range(count)]
         for category in self.categories:
-            own = [record for record in self.training_records() if record.category == category]
+            own = [record for record in self._train_and_held_out[0] if record.category == category]
             specimens = _specimens(own, self.root)
             if len(specimens) < count:
                 raise DataError(

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data_modules.problems import ImageError, Problem
 from data_modules.reading.framing import Framing
-from data_modules.reading.images import Pixels, size_of
+from data_modules.reading.images import Pixels, fitted_mask, size_of
+from data_modules.reading.interest import RegionOfInterest
 from data_modules.reading.samplers import Draw
-from data_modules.reading.tiles import Load
+from data_modules.reading.tiles import Load, Tile
 from data_modules.records import Record
 
 
@@ -42,8 +44,9 @@ class AnomalyDataset(Dataset[Item]):
         framing: Framing,
         seed: int,
         training: bool = False,
+        region: RegionOfInterest | None = None,
     ) -> None:
-        self.records = records
+        self.records, self.region = records, region
         self.numbers = {category: number for number, category in enumerate(categories)}
         self.load = load
         self.framing = framing
@@ -63,17 +66,28 @@ class AnomalyDataset(Dataset[Item]):
             self.transform.set_random_seed(int(state[0]))
             seen = self.transform(image=image, mask=mask)
             image, mask = seen["image"], seen["mask"]
-        judged: Judged = {}
-        if self.framing.padded and not self.training:
-            judged["judged"] = judged_in(self.framing, size_of(record.image))
         return {
             "image": as_tensor(image),
             "mask": torch.from_numpy(np.array(mask[None])),
             "label": record.label,
             "category": self.numbers[record.category],
             "path": record.name,
-            **judged,
+            **self._judged(record),
         }
+
+    def _judged(self, record: Record) -> Judged:
+        """What counts of an image, where that is not all of it."""
+        if self.training or isinstance(record, Tile) or not (self.framing.padded or self.region):
+            return {}
+        size = size_of(record.image)
+        if self.region is None:
+            return {"judged": judged_in(self.framing, size)}
+        mask = self.region.mask(record.image, record.category, size)
+        judged = judged_in(self.framing, size, mask)
+        if not judged.any():
+            detail = "it has less than a pixel at data.image_size, or lies outside of the crop"
+            raise ImageError(Problem("region of interest out of sight", record.image, detail))
+        return {"judged": judged}
 
 
 class DescribedItem(Item):
@@ -98,8 +112,19 @@ class Described(Dataset[DescribedItem]):
         return {**self.dataset[index], "size": size, "kind": record.defect}
 
 
-def judged_in(framing: Framing, photograph: tuple[int, int]) -> Tensor:
-    """1 where a network sees a photograph (H, W), 0 where it sees padding, uint8 (1, h, w)."""
+def judged_in(
+    framing: Framing, photograph: tuple[int, int], interest: Pixels | None = None
+) -> Tensor:
+    """1 where a network sees a photograph (H, W), 0 where it sees padding, uint8 (1, h, w).
+
+    Also 0 outside of its region of interest, a mask (H, W), if there is one.
+    """
+    if interest is not None and framing.whole:
+        return torch.from_numpy(interest[None])
+    if interest is not None:
+        (top, left), (height, width) = framing.cut, framing.seen
+        framed = fitted_mask(interest, framing.frame, framing.fit)
+        return torch.from_numpy(framed[None, top : top + height, left : left + width].copy())
     judged = torch.zeros(1, *framing.seen, dtype=torch.uint8)
     rows, columns = framing.window(photograph)
     judged[:, rows, columns] = 1

@@ -96,25 +96,31 @@ class Evaluation(Callback):
         """Count the batch; no communication, as processes may have different numbers of batches."""
         detector: Any = pl_module
         detection: Detection = outputs
-        findings = self.finder.find(detector, detection, batch)
-        label, category, path = batch["label"], batch["category"], batch["path"]
-        if self.at == "map":
-            marked = self._count_at_map(detection, batch)
-        else:
-            marked = self._count_at_masks(detection, batch, findings, data_module(trainer))
-        names = [self.metrics.categories[index] for index in category.tolist()]
+        findings = detector.findings_of(detection, batch)
+        count = self._count_at_map if self.at == "map" else self._count_at_masks
+        marked, hidden = count(detection, batch, findings, data_module(trainer))
+        self.finder.find(detector, detection, batch, hidden)
+        label, path = batch["label"].tolist(), batch["path"]
+        names = [self.metrics.categories[index] for index in batch["category"].tolist()]
         verdicts = [finding.verdict for finding in findings]
-        lines = zip(path, names, batch["kind"], label.tolist(), verdicts, strict=True)
+        lines = zip(path, names, batch["kind"], label, verdicts, strict=True)
         self.scored += [Judged(*line) for line in lines]
+        shown = zip(path, marked, label, strict=True)
         self.unmarked += [
-            name
-            for name, is_marked, defective in zip(path, marked, label.tolist(), strict=True)
-            if defective and not is_marked
+            name for name, is_marked, defective in shown if defective and not is_marked
         ]
 
-    def _count_at_map(self, detection: Detection, batch: Any) -> list[bool]:
-        """Count a batch where its maps have pixels; whether any is marked in each image."""
-        mask, judged = batch["mask"], batch.get(JUDGED)
+    def _count_at_map(
+        self, detection: Detection, batch: Any, findings: list[Finding], data: Any
+    ) -> tuple[list[bool], list[bool]]:
+        """Count a batch where its maps have pixels.
+
+        Whether any is marked in each image, and whether all of these are where nothing is judged.
+        """
+        mask, judged = batch["mask"].bool(), batch.get(JUDGED)
+        seen = mask if judged is None else mask & judged.bool()
+        marked, seen_marked = (each.flatten(1).any(1) for each in (mask, seen))
+        hidden = marked & ~seen_marked
         self.metrics.update(
             detection.anomaly_map,
             mask,
@@ -123,21 +129,23 @@ class Evaluation(Callback):
             batch["category"],
             batch["path"],
             judged,
+            ~hidden,
         )
-        seen = mask if judged is None else mask * judged
-        return seen.flatten(1).any(1).tolist()
+        return marked.tolist(), hidden.tolist()
 
     def _count_at_masks(
         self, detection: Detection, batch: Any, findings: list[Finding], data: Any
-    ) -> list[bool]:
+    ) -> tuple[list[bool], list[bool]]:
         """The same where masks have pixels, image by image, as their sizes differ."""
         require_finite(detection.anomaly_map, batch["path"])
-        marked = []
+        marked, hidden = [], []
         for index, finding in enumerate(findings):
             one, path = slice(index, index + 1), batch["path"][index]
             values = torch.from_numpy(finding.anomaly_map)[None, None]
             judged = ~values.isnan()
-            mask = torch.from_numpy(data.true_mask(path, values.shape[2:]))[None, None]
+            mask = torch.from_numpy(data.true_mask(path, values.shape[2:]))[None, None].bool()
+            marked.append(bool(mask.any()))
+            hidden.append(marked[-1] and not bool((mask & judged).any()))
             device = detection.score.device
             self.metrics.update(
                 values.nan_to_num().to(device),
@@ -147,9 +155,9 @@ class Evaluation(Callback):
                 batch["category"][one],
                 [path],
                 judged.to(device),
+                torch.tensor([not hidden[-1]], device=device),
             )
-            marked.append(bool((mask.bool() & judged).any()))
-        return marked
+        return marked, hidden
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merge the counts and scores of all processes and log the metrics."""
@@ -249,8 +257,7 @@ class Evaluation(Callback):
         console = Console(markup=False, emoji=False)  # names of categories are no markup
         console.print(results_table(self.results, counts, caption))
         if self.verdicts:
-            caption = "\n".join(detector.described_decision())
-            console.print(verdicts_table(self.verdicts, caption))
+            console.print(verdicts_table(self.verdicts, detector.described_decision()))
 
 
 def _require_once(scored: list[Judged]) -> None:

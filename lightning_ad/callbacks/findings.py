@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,22 @@ class Finder:
         """A batch is about to be scored."""
         self._started = _now(device)
 
-    def find(self, detector: AnomalyDetector, detection: Detection, batch: Any) -> list[Finding]:
-        """What is said about each image of a `DescribedBatch`, written down as well."""
+    def find(
+        self,
+        detector: AnomalyDetector,
+        detection: Detection,
+        batch: Any,
+        out_of_sight: Sequence[bool] = (),
+    ) -> list[Finding]:
+        """What is said about each image of a `DescribedBatch`, written down as well.
+
+        No verdict is given on images whose defects are ``out_of_sight``.
+        """
         seconds = (_now(detector.device) - self._started) / len(batch["path"])
         findings = detector.findings_of(detection, batch)
+        for index, hidden in enumerate(out_of_sight):
+            if hidden and findings[index].verdict is not None:
+                findings[index] = replace(findings[index], verdict="not judged")
         for index, finding in enumerate(findings):
             self._write(finding, _described(batch, index, self._data), seconds)
         return findings

@@ -81,6 +81,9 @@ def with_own_config(arguments: list[str], folder: Path) -> tuple[list[str], dict
     data = settings["data"].setdefault("init_args", {})
     data.pop("cache_dir", None)  # another's folder to write to
     data.setdefault("fit", AS_BEFORE)  # whatever the data set takes now
+    roi = settings["data"].get("init_args", {}).get("roi")
+    if roi and not Path(roi).expanduser().exists():
+        settings["data"]["init_args"].pop("roi")  # the checkpoint holds what it was
     settings["trainer"]["logger"] = False  # a look at a run is no run
     try:
         _known().parse_object({name: settings[name] for name in ("model", "data")})

@@ -11,18 +11,23 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import numpy as np
 import torch
 import yaml
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data_modules.reading.dataset import judged_in
 from data_modules.reading.framing import Framing
 from data_modules.reading.geometry import written
+from data_modules.reading.images import Pixels
+from data_modules.reading.interest import ALL
 from lightning_ad.detector import thresholds
 from lightning_ad.detector.calibration import Calibration
 from lightning_ad.detector.judged import JUDGED, judged_part
@@ -31,6 +36,7 @@ from lightning_ad.detector.normals import relative_to_normals
 from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, per_category, require_at_least
 from lightning_ad.detector.photograph import (
     Finding,
+    Numbers,
     Photograph,
     finding_of,
     framing_of,
@@ -39,6 +45,7 @@ from lightning_ad.detector.photograph import (
     seen,
 )
 from lightning_ad.detector.processes import data_module
+from lightning_ad.detector.region import BY_IMAGE, kept_region, masks_of_batch
 from lightning_ad.maths.diffusion import Noise, seeded_noise
 from lightning_ad.speed.faster import faster
 from lightning_ad.speed.half_precision import HalfPrecision
@@ -231,26 +238,53 @@ class AnomalyDetector(LightningModule, ABC):
     # What all methods share.
 
     @torch.inference_mode()
-    def predict(self, photograph: Photograph, category: str | None = None) -> Finding:
+    def predict(
+        self,
+        photograph: Photograph,
+        category: str | None = None,
+        interest: NDArray[np.bool_] | None = None,
+    ) -> Finding:
         """Score one photograph, read and resized as the data modules do.
 
-        A photograph is a file, an array (H, W, 3) or (H, W) of uint8, or a PIL image; its category
-        is one of `categories`, or None where it is not known.
+        Args:
+            photograph: a file, an array (H, W, 3) or (H, W) of uint8, or a PIL image.
+            category: one of `categories`, or None where it is not known.
+            interest: which pixels (H, W) count, if not those of the checkpoint's region of
+                interest.
         """
         if self.framing is None:
             raise RuntimeError("only what `load_detector` returns knows how photographs are read")
         which = torch.tensor([self.number_of(category)], device=self.device)
         pixels = pixels_of(photograph, self.framing.white_level)
         size = (pixels.shape[0], pixels.shape[1])
-        judged = judged_in(self.framing, size)[None] if self.framing.padded else None
+        mask = self._interest(category, size) if interest is None else interest.astype(np.uint8)
+        judged = None
+        if self.framing.padded or mask is not None:
+            judged = judged_in(self.framing, size, mask)[None]
         with self.in_own_precision():
             found = self.detect(seen(pixels, self.framing).to(self.device), which, judged)
-        return self.findings(found, which, [size])[0]
+        return self.findings(found, which, [size], [mask])[0]
+
+    def _interest(self, category: str | None, size: tuple[int, int]) -> Pixels | None:
+        """The mask (H, W) of the checkpoint's region of interest, if it has one."""
+        if BY_IMAGE in self.calibration:
+            raise ValueError("each image has a region of interest of its own: give `interest`")
+        region = kept_region(self.calibration, self.categories)
+        if region is None:
+            return None
+        return region.mask(Path("the photograph"), category or ALL, size)
 
     def findings(
-        self, detection: Detection, category: Tensor, sizes: Sequence[tuple[int, int]]
+        self,
+        detection: Detection,
+        category: Tensor,
+        sizes: Sequence[tuple[int, int]],
+        interests: Sequence[Pixels | None],
     ) -> list[Finding]:
-        """What is said about photographs of these sizes (H, W), of the categories (B,)."""
+        """What is said about photographs of these sizes (H, W), of the categories (B,).
+
+        ``interests`` are their regions of interest (H, W), where they have some.
+        """
         if self.framing is None:
             raise RuntimeError("the detector knows neither data nor a checkpoint yet")
         columns = (
@@ -259,24 +293,20 @@ class AnomalyDetector(LightningModule, ABC):
             thresholds.p_values(self.calibration, detection.score, category),
             self.pixel_threshold(category),
         )
-        rows = zip(detection.anomaly_map, sizes, *map(Tensor.tolist, columns), strict=True)
+        places = zip(detection.anomaly_map, sizes, interests, strict=True)
+        maps = [map_of_photograph(m[None], self.framing, size, mask) for m, size, mask in places]
+        numbers = zip(*map(Tensor.tolist, columns), strict=True)
         return [
-            finding_of(
-                map_of_photograph(one[None], self.framing, size),
-                score,
-                threshold,
-                p_value,
-                pixel_threshold,
-                self.smallest_region,
-            )
-            for one, size, score, threshold, p_value, pixel_threshold in rows
+            finding_of(anomaly_map, Numbers(*row), self.smallest_region)
+            for anomaly_map, row in zip(maps, numbers, strict=True)
         ]
 
     def findings_of(self, detection: Detection, batch: Any) -> list[Finding]:
         """What is said about the photographs of a `DescribedBatch`: worked out for all who ask."""
         if detection.findings is None:
             sizes = [(height, width) for height, width in batch["size"].tolist()]
-            detection.findings = self.findings(detection, self.category_of(batch), sizes)
+            interests = masks_of_batch(data_module(self.trainer), batch)
+            detection.findings = self.findings(detection, self.category_of(batch), sizes, interests)
         return detection.findings
 
     def in_own_precision(self) -> torch.autocast:
@@ -593,6 +623,9 @@ class AnomalyDetector(LightningModule, ABC):
                 )
             if stage != "fit":
                 self._require_same_size(datamodule)
+                region = kept_region(self.calibration, self.categories)
+                if region is not None and datamodule.region is None:
+                    datamodule.region = region
             self._require_its_fit(datamodule)
             self.check_data(datamodule, stage)
             if stage == "fit":

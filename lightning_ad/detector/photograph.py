@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch.nn.functional as F
@@ -51,25 +51,28 @@ class Finding:
         return None if self.verdict is None else self.verdict == "anomalous"
 
 
-def finding_of(
-    anomaly_map: NDArray[np.float32],
-    score: float,
-    threshold: float,
-    p_value: float,
-    pixel_threshold: float,
-    smallest_region: int,
-) -> Finding:
-    """The verdict and the regions of a map (H, W); of the numbers, NaN stands for unknown."""
-    judged = not math.isnan(threshold)
-    verdict: Verdict = "anomalous" if score > threshold else "normal"
+class Numbers(NamedTuple):
+    """What is known of one photograph; NaN stands for unknown."""
+
+    score: float
+    threshold: float
+    p_value: float
+    pixel_threshold: float
+
+
+def finding_of(anomaly_map: NDArray[np.float32], numbers: Numbers, smallest_region: int) -> Finding:
+    """The verdict and the regions of a map (H, W)."""
+    score, *others = numbers
+    threshold, p_value, pixel_threshold = (None if math.isnan(n) else n for n in others)
+    verdict: Verdict = "anomalous" if score > numbers.threshold else "normal"
     return Finding(
         anomaly_map,
         score,
-        threshold if judged else None,
-        None if math.isnan(p_value) else p_value,
-        verdict if judged else None,
-        None if math.isnan(pixel_threshold) else pixel_threshold,
-        regions_above(anomaly_map, pixel_threshold, smallest_region),
+        threshold,
+        p_value,
+        None if threshold is None else verdict,
+        pixel_threshold,
+        regions_above(anomaly_map, numbers.pixel_threshold, smallest_region),
     )
 
 
@@ -113,11 +116,14 @@ def seen(pixels: Pixels, framing: Framing) -> Tensor:
 
 
 def map_of_photograph(
-    anomaly_map: Tensor, framing: Framing, size: tuple[int, int]
+    anomaly_map: Tensor, framing: Framing, size: tuple[int, int], interest: Pixels | None = None
 ) -> NDArray[np.float32]:
-    """A map (1, 1, h, w) at the size (H, W) of the photograph; NaN where a crop left it unseen."""
+    """A map (1, 1, h, w) at the size (H, W) of the photograph.
+
+    NaN where a crop left it unseen, and outside of its region of interest, a mask (H, W).
+    """
     if framing.whole:
-        return anomaly_map[0, 0].float().cpu().numpy()
+        return _only(anomaly_map[0, 0].float().cpu().numpy(), interest)
     place, frame = framing.place(size), framing.frame
     unseen = [whole - own for whole, own in zip(frame, anomaly_map.shape[-2:], strict=True)]
     above, before = (side // 2 for side in unseen)
@@ -133,7 +139,12 @@ def map_of_photograph(
     shrinks = target[0] < own.shape[-2] or target[1] < own.shape[-1]
     large = F.interpolate(own, target, mode="bilinear", align_corners=False, antialias=shrinks)
     outside = (left, size[1] - right, top, size[0] - bottom)
-    return F.pad(large, outside, value=float("nan"))[0, 0].cpu().numpy()
+    return _only(F.pad(large, outside, value=float("nan"))[0, 0].cpu().numpy(), interest)
+
+
+def _only(anomaly_map: NDArray[np.float32], interest: Pixels | None) -> NDArray[np.float32]:
+    """A map (H, W) that is NaN where a mask (H, W) is 0."""
+    return anomaly_map if interest is None else np.where(interest == 0, np.nan, anomaly_map)
 
 
 def _share(seen: slice, start: int, length: int, side: int) -> tuple[int, int]:

@@ -135,7 +135,10 @@ def stated_rate(checkpoint: dict[str, Any]) -> float | None:
     """The false-alarm rate that a final checkpoint was calibrated for; None if it is of a phase."""
     if "config" not in checkpoint:
         return None
-    return yaml.safe_load(checkpoint["config"])["model"]["init_args"].get("false_alarm_rate")
+    options = yaml.safe_load(checkpoint["config"])["model"]["init_args"]
+    while options.get("false_alarm_rate") is None and "method" in options:
+        options = options["method"]["init_args"]  # what cuts into tiles takes its method's
+    return options.get("false_alarm_rate")
 
 
 def images_for(rate: float) -> int:

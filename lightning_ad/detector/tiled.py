@@ -68,7 +68,7 @@ class Tiled(AnomalyDetector):
         except ValueError as error:
             raise ValueError(f"model.{error}") from error
         if method.folds:
-            raise ValueError("model.folds cannot be had with tiles: leave it at 0")
+            raise ValueError("model.folds cannot be had with tiles: leave it out")
         self.method, self.tiles_at_once = method, tiles_at_once
         self.protocol = method.protocol
         self._cut: tuple[Any, Any] = (None, None)

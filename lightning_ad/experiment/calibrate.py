@@ -24,6 +24,7 @@ from lightning_ad.detector.judged import JUDGED, judged_values, maps_in
 from lightning_ad.detector.memory import MemoryPass
 from lightning_ad.detector.normals import learn_normals
 from lightning_ad.detector.processes import Rows, gather, of_all_processes
+from lightning_ad.detector.region import keep_region
 from lightning_ad.detector.thresholds import keep_scores
 from lightning_ad.experiment.choose import Observe, choose
 from lightning_ad.experiment.phases import announce
@@ -40,6 +41,7 @@ def calibrate(detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDa
     score = _score_one_by_one if detector.takes_whole else _score_at_once
     scored, normal_images = score(detector, trainer, datamodule)
     keep_scores(detector.calibration, scored, normal_images)
+    keep_region(detector.calibration, datamodule.region, detector.categories)
     detector.set_thresholds()
 
 

@@ -47,10 +47,12 @@ class DetectionMetrics(nn.Module):
         category: Tensor,
         paths: Sequence[str] | None = None,
         judged: Tensor | None = None,
+        counted: Tensor | None = None,
     ) -> None:
         """Add a batch: maps and masks (B, 1, H, W), scores, labels and category indices (B,).
 
-        Only the pixels that ``judged`` (B, 1, H, W) marks are counted, if it is given.
+        Only the pixels that ``judged`` (B, 1, H, W) marks are counted, if it is given, and among
+        images only those that ``counted`` (B,) marks.
         Raises ValueError naming the images (by `paths`, else by position) with non-finite scores
         or of no category, or if the masks are not of the maps' size.
         """
@@ -64,10 +66,12 @@ class DetectionMetrics(nn.Module):
                 raise ValueError(f"expected masks of the maps' shape {expected}, got {got}")
         for index in category.unique().tolist():
             chosen = category == index
-            self.image[index].update(score[chosen], label[chosen])
+            images = chosen if counted is None else chosen & counted
+            if images.any():
+                self.image[index].update(score[images], label[images])
             if self.pixel:
-                counted = None if judged is None else judged[chosen, 0]
-                self.pixel[index].update(anomaly_map[chosen, 0], mask[chosen, 0], counted)
+                pixels = None if judged is None else judged[chosen, 0]
+                self.pixel[index].update(anomaly_map[chosen, 0], mask[chosen, 0], pixels)
 
     def _require_known(self, category: Tensor, names: Sequence[str]) -> None:
         """Raise a ValueError for images of an unknown category, whose index is negative."""

@@ -9,9 +9,13 @@ from rich.table import Table
 from lightning_ad.metrics.verdicts import ALL, Verdicts
 
 
-def verdicts_table(verdicts: Mapping[str, Verdicts], caption: str) -> Table:
+def verdicts_table(verdicts: Mapping[str, Verdicts], remarks: Sequence[str]) -> Table:
     """Return a rich table with a row per category; kinds of defects stand below a single one."""
-    table = Table(title="Verdicts", caption=caption, caption_justify="left")
+    hidden = verdicts[ALL].not_judged
+    if hidden:
+        outside = f"{hidden} not judged: their defects lie outside of the region of interest"
+        remarks = [*remarks, outside]
+    table = Table(title="Verdicts", caption="\n".join(remarks), caption_justify="left")
     table.add_column("category", overflow="fold")
     for heading in ("good\npassed", "false alarms in percent\n(95 % interval)", "defects\nfound"):
         table.add_column(heading, justify="right")

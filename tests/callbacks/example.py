@@ -50,7 +50,7 @@ class Images(Dataset[dict[str, Any]]):
 
 class Data(LightningDataModule):
     image_size, mask_rule = SIZE, "half"
-    arrivals = None
+    arrivals = region = None
 
     def __init__(self, count: int, root: Path, has_masks: bool = True, once: bool = True) -> None:
         super().__init__()

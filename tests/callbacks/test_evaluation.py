@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from lightning_ad.callbacks import Evaluation, Throughput
 from lightning_ad.metrics import evaluate_maps
 from lightning_ad.reports.files import name_below
-from tests.callbacks.example import CATEGORIES, Data, Detector, Images, trainer
+from tests.callbacks.example import CATEGORIES, SIZE, Data, Detector, Images, trainer
 
 COUNT = 17
 SPEED = ("test/images_per_second", "test/milliseconds_per_image")
@@ -191,3 +191,63 @@ def test_categories_that_look_like_markup_are_shown_as_they_are(tmp_path, capsys
     run_test(tmp_path, data=data)
     printed = capsys.readouterr().out
     assert all(f"│ {name} " in printed for name in names)
+
+
+class Windowed(Images):
+    """Of which only a window counts: the upper half, and of every fourth image what is no defect.
+
+    That leaves the defect of these wholly outside.
+    """
+
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        judged = torch.zeros(1, SIZE, SIZE, dtype=torch.uint8)
+        judged[:, : SIZE // 2] = 1
+        return item | {"judged": judged * (1 - item["mask"]) if index % 4 == 0 else judged}
+
+
+def test_only_what_is_judged_counts_and_a_defect_outside_leaves_its_image_unjudged(tmp_path):
+    data = Data(COUNT, tmp_path / "data")
+    data.images = Windowed(COUNT, tmp_path / "data")
+    tester = trainer(tmp_path, Evaluation(exact=True))
+    tester.test(Detector(0.6), data, verbose=False)
+    written = results_of(tmp_path)
+    rows = {row["path"]: row for row in csv.DictReader((tmp_path / "scores.csv").open())}
+    items = [data.images[index] for index in range(COUNT)]
+    outside = [i for i in items if i["label"] and not (i["mask"] * i["judged"]).any()]
+    assert len(outside) > 1
+    for item in items:
+        inside = item["judged"][0].bool()
+        assert float(rows[item["path"]]["score"]) == float(item["image"][0][inside].max())
+        unjudged = any(item is other for other in outside)
+        assert (rows[item["path"]]["verdict"] == "not judged") == unjudged
+    for number, category in enumerate(CATEGORIES):
+        here = [item for item in items if item["category"] == number]
+        inside = [item["judged"][0].bool() for item in here]
+        pixels = torch.cat([i["image"][0][m] for i, m in zip(here, inside, strict=True)])
+        truth = torch.cat([i["mask"][0][m] for i, m in zip(here, inside, strict=True)])
+        expected = roc_auc_score(truth, pixels), average_precision_score(truth, pixels)
+        found = [written[f"test/{category}/pixel_{name}"] for name in ("auroc", "auprc")]
+        assert found == pytest.approx(expected)
+        counted = [i for i in here if not any(i is other for other in outside)]
+        scores = [float(i["image"][0][i["judged"][0].bool()].max()) for i in counted]
+        expected = roc_auc_score([i["label"] for i in counted], scores)
+        assert written[f"test/{category}/image_auroc"] == pytest.approx(expected)
+    assert written["verdicts/all/not_judged"] == len(outside)
+    assert written["verdicts/all/good"] + written["verdicts/all/defective"] == COUNT - len(outside)
+
+
+def test_verdicts_are_counted_and_told(tmp_path, capsys):
+    data = Data(COUNT, tmp_path / "data")
+    trainer(tmp_path, Evaluation()).test(Detector(0.6), data, verbose=False)
+    items = [Images(COUNT, tmp_path)[index] for index in range(COUNT)]
+    flagged = [float(item["image"][0].max()) > 0.6 for item in items]
+    found = sum(one and item["label"] for one, item in zip(flagged, items, strict=True))
+    passed = sum(not one and not item["label"] for one, item in zip(flagged, items, strict=True))
+    written, printed = results_of(tmp_path), capsys.readouterr().out
+    assert written["verdicts/all/defects_found"] == found > 0
+    assert written["verdicts/all/good_passed"] == passed > 0
+    defective = sum(item["label"] for item in items)
+    assert written["verdicts/all/broken/defective"] == defective
+    assert f"{found} of {defective}" in printed and f"{passed} of {COUNT - defective}" in printed
+    assert written["threshold_from"] == "calibration"

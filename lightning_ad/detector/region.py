@@ -1,0 +1,51 @@
+"""The region of interest that travels with a detector: it judges where it was calibrated."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_modules.reading.images import Pixels
+from data_modules.reading.interest import ALL, RegionOfInterest
+from lightning_ad.detector.calibration import Calibration
+from lightning_ad.detector.per_category import UNKNOWN_CATEGORY
+
+NAME = "region_of_interest_{}"
+"""Of a category's mask, by its index; `UNKNOWN_CATEGORY` stands for all of them."""
+BY_IMAGE = "region_of_interest_by_image"
+
+
+def keep_region(
+    calibration: Calibration, region: RegionOfInterest | None, categories: Sequence[str]
+) -> None:
+    """Keep the masks by category; of those by image, that there were some."""
+    if region is None:
+        return
+    if region.folder is not None:
+        calibration[BY_IMAGE] = torch.tensor(True)
+    numbers = {ALL: UNKNOWN_CATEGORY, **{name: i for i, name in enumerate(categories)}}
+    for category, mask in region.masks.items():
+        calibration[NAME.format(numbers[category])] = torch.from_numpy(mask).bool()
+
+
+def masks_of_batch(data: Any, batch: Any) -> list[Pixels | None]:
+    """What counts of each photograph of a `DescribedBatch`, at its own size; None if all does."""
+    if data.region is None:
+        return [None] * len(batch["path"])
+    columns = zip(batch["path"], batch["category"].tolist(), batch["size"].tolist(), strict=True)
+    return [
+        data.region.mask(Path(path), data.categories[category], (height, width))
+        for path, category, (height, width) in columns
+    ]
+
+
+def kept_region(calibration: Calibration, categories: Sequence[str]) -> RegionOfInterest | None:
+    """The masks by category that were kept; None if there are none."""
+    numbers = {ALL: UNKNOWN_CATEGORY, **{name: i for i, name in enumerate(categories)}}
+    masks = {
+        category: calibration[NAME.format(number)].cpu().byte().numpy()
+        for category, number in numbers.items()
+        if NAME.format(number) in calibration
+    }
+    return RegionOfInterest(masks) if masks else None
