@@ -43,6 +43,7 @@ def fit_ddad(root: Path, run_dir: Path, cache: Path, *more: str) -> list[str]:
         "--data.batch_size=4",
         *_network("denoiser", "DiffusionUNet"),
         *FEATURES,
+        FEW_STEPS,
         "--model.adaptation_epochs=2",
         "--trainer.max_epochs=3",
         *SMALL,
@@ -71,9 +72,14 @@ EXPERIMENTS = {
 }
 """The experiment of each method on magnetic tiles."""
 
-WIDER = "--data.image_size=32"
+WIDER, SMALLER = "--data.image_size=32", "--data.image_size=16"
+FEW_STEPS = "--model.steps=2"
 
 OF_METHOD = {
+    "DDAD": [FEW_STEPS, SMALLER],
+    "D3AD": [FEW_STEPS, SMALLER],
+    "DeCoDiff": [FEW_STEPS, SMALLER],
+    "TextureDDM": [FEW_STEPS, SMALLER],
     "FeatureDiffusion": ["--model.components=4", WIDER],
     "PaDiM": ["--model.components=4", WIDER],
     "PatchCore": ["--model.components=4", WIDER],
@@ -109,7 +115,7 @@ def shrink(config: dict[str, Any], autoencoder: Path) -> list[str]:
     if "denoiser" in model:
         overrides += _network("denoiser", model["denoiser"]["class_path"].split(".")[-1])
     method = config["model"]["class_path"].split(".")[-1].removesuffix("AsPublished")
-    overrides += OF_METHOD.get(method, ["--data.image_size=16"])
+    overrides += OF_METHOD.get(method, [SMALLER])
     if "features" in model:
         overrides += FEATURES
     if "training_epochs" in model:
