@@ -105,6 +105,8 @@ class ExperimentCLI(LightningCLI):
     ) -> None:
         self.checkpoint: Any = checkpoint
         self.began = began or time.time()
+        word = args[0]  # whose parser alone is built, which takes a quarter of a second
+        self.subcommands = lambda: {word: LightningCLI.subcommands()[word]}  # type: ignore[method-assign]
         super().__init__(
             AnomalyDetector,
             AnomalyDataModule,
@@ -130,21 +132,8 @@ class ExperimentCLI(LightningCLI):
     def setup_parser(self, *args: Any) -> None:
         """Let help begin with what is not Lightning's."""
         super().setup_parser(*args)
-        self._subcommand_parsers["fit"].add_argument(
-            "--time",
-            type=str | None,
-            default=None,
-            help="how long the whole run may take, such as 90s, 20m or 1h30m; phases share it in "
-            "the proportions of their epochs",
-        )
-        self._subcommand_parsers["predict"].add_argument(
-            "--watch",
-            action="store_true",
-            help="go on with the images that arrive in data.root, until Ctrl-C",
-        )
-        for name in DECIDING:
-            _add_decision(self._subcommand_parsers[name])
         for name, parser in self._subcommand_parsers.items():
+            _add_own_options(name, parser)
             add_tile_options(parser)
             parser.usage = f"lightning {name} --config FILE [--OPTION VALUE ...]"
             parser._action_groups = sorted(
@@ -366,6 +355,26 @@ def _add_decision(parser: LightningArgumentParser) -> None:
         default=1,
         help="area in pixels of a photograph below which no region is reported",
     )
+
+
+def _add_own_options(word: str, parser: LightningArgumentParser) -> None:
+    """Add the options that only one or two commands have."""
+    if word == "fit":
+        parser.add_argument(
+            "--time",
+            type=str | None,
+            default=None,
+            help="how long the whole run may take, such as 90s, 20m or 1h30m; phases share it in "
+            "the proportions of their epochs",
+        )
+    if word == "predict":
+        parser.add_argument(
+            "--watch",
+            action="store_true",
+            help="go on with the images that arrive in data.root, until Ctrl-C",
+        )
+    if word in DECIDING:
+        _add_decision(parser)
 
 
 def _print_nothing(file: Any = None) -> None:
