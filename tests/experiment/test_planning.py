@@ -18,7 +18,7 @@ from lightning_ad.experiment.run_folder import RunFolder
 from lightning_ad.experiment.time_budget import TimeLimit
 from tests.checkpoints import assert_same_weights, stopped_in_second_epoch
 from tests.clock import Clock
-from tests.fakes import write_mtd
+from tests.fakes import texture, write, write_mtd
 from tests.shrunk import fit_ddad
 
 pytestmark = pytest.mark.whole
@@ -77,6 +77,18 @@ def test_a_run_ends_in_its_time_with_everything_done(arguments, tmp_path, clock,
     assert (tmp_path / "run/metrics.json").exists()
     training = json.loads((tmp_path / "run/training.json").read_text())
     assert training["denoise/steps"] == pytest.approx(1.5 * training["adapt/steps"], abs=1.5)
+
+
+def test_a_run_on_good_images_alone_has_a_forecast_too(arguments, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(planning, "WORTH_A_FORECAST", ALWAYS)
+    root = tmp_path / "part"
+    for index in range(12):
+        write(root / "train" / f"{index:02d}.png", texture(index, 40, 40))
+    data = ["--data.class_path=Folder", f"--data.root={root}"]
+    with caplog.at_level(logging.INFO):
+        main(arguments("run", *data))
+    assert "whole run ends" in caplog.text and "no test images" in caplog.text
+    assert (tmp_path / "run/final.ckpt").exists()
 
 
 def test_too_short_a_time_names_the_least_that_works(arguments, tmp_path):
