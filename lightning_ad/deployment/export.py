@@ -24,6 +24,7 @@ from lightning_ad.deployment.samples import photographs, samples
 from lightning_ad.deployment.scorer import load
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.per_category import UNKNOWN_CATEGORY
+from lightning_ad.detector.region import BY_IMAGE, kept_region
 from lightning_ad.reports.files import write_json
 
 log = logging.getLogger(__name__)
@@ -133,6 +134,11 @@ def _exportable(detector: AnomalyDetector, number: int) -> float:
         raise ValueError(
             "data.fit pad scores only where the photograph lies, which depends on its shape: "
             "export a run with squash or crop"
+        )
+    if kept_region(detector.calibration, detector.categories) or BY_IMAGE in detector.calibration:
+        raise ValueError(
+            "data.roi lets only a part of each image count, which no file says: export a run "
+            "without it"
         )
     if "image_threshold" not in detector.calibration:
         raise ValueError("the checkpoint is not calibrated: finish 'lightning fit'")
