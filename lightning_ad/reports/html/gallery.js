@@ -75,14 +75,15 @@ function showLarge(image) {
   const regions = image.regions.map(({ box, area, share, peak }, i) =>
     [i + 1, `${box[0]}, ${box[1]}`, `${box[2]} × ${box[3]}`, area, percent(share, 2), digits(peak.value)]);
   const more = image.count > regions.length ? ` (the ${regions.length} strongest of ${image.count})` : "";
-  large.replaceChildren(
+  large.replaceChildren(...[
     element("form", { method: "dialog" }, element("h3", {}, image.name), element("button", { class: "close" }, "Close")),
     element("div", { class: "pair" }, picture(image, "photograph"), picture(image, "heat")),
     image.panel ? element("p", {}, element("a", { href: image.panel, target: "_blank" }, "Picture in full size"),
                                    " (a file beside this report)") : null,
     table(["", ""], facts, { class: "facts" }),
     regions.length ? element("h4", {}, `Regions${more}`) : element("p", {}, "No region is above the pixel threshold."),
-    regions.length ? table(["", "x, y", "width × height", "pixels", "share", "peak"], regions) : null);
+    regions.length ? table(["", "x, y", "width × height", "pixels", "share", "peak"], regions) : null,
+  ].filter(Boolean));
   large.showModal();
 }
 

@@ -108,12 +108,13 @@ function verdictTable() {
       for (const kind of kinds) {
         const members = labelled ? own.filter((i) => (i.label === 0 ? "good" : i.kind ?? "defective") === kind) : own;
         const c = countsAt(members, thresholds.get(name));
-        rows.push([name, kind, members.length, c.judged - c.flagged, c.flagged, ...(c.unjudged ? [c.unjudged] : hasUnjudged ? [0] : [])]);
+        rows.push([...(several ? [name] : []), kind, members.length, c.judged - c.flagged, c.flagged, ...(c.unjudged ? [c.unjudged] : hasUnjudged ? [0] : [])]);
       }
     }
-    box.replaceChildren(table(["category", labelled ? "label" : "", "images", "passed", "flagged",
+    box.replaceChildren(table([...(several ? ["category"] : []), labelled ? "label" : "", "images", "passed", "flagged",
       ...(hasUnjudged ? ["not judged"] : [])], rows));
   };
+  const several = categories.length > 1;
   const hasUnjudged = images.some((image) => !image.judged);
   followers.push(draw);
   draw();
