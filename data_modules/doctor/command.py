@@ -8,6 +8,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -26,6 +27,7 @@ from data_modules.doctor.examine import (
     examined,
     orphans,
 )
+from data_modules.doctor.extents import Extent, extent_of
 from data_modules.doctor.leaks import Leaks, find_leaks, leak_problems, leaks_json
 from data_modules.problems import DataError, Problem
 from data_modules.reading.remarks import dark, turned
@@ -48,6 +50,11 @@ class Diagnosis:
     def status(self) -> int:
         """Exit status."""
         return PROBLEMS if self.problems else CLEAN
+
+    @cached_property
+    def extents(self) -> list[Extent]:
+        """What is left of each category's photographs and defects as a network sees them."""
+        return [extent_of(name, self.findings, self.data.framing) for name in self.data.categories]
 
     @property
     def masks(self) -> tuple[int, int]:
@@ -134,6 +141,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
             category: {f"{width}x{height}": number for (width, height), number in sizes.items()}
             for category, sizes in _by_category(diagnosis, "size").items()
         },
+        "seen": [asdict(extent) for extent in diagnosis.extents],
         "leaks": [leaks_json(leaks) for leaks in diagnosis.leaks],
         "defective_images": diagnosis.masks[0],
         "masks": diagnosis.masks[1],
@@ -160,6 +168,7 @@ def show(diagnosis: Diagnosis) -> None:
         shown = ", ".join(f"{mode} ({number})" for mode, number in modes.most_common())
         kinds.add_row(category, shown, _size_range(sizes[category]))
     console.print(kinds)
+    _show_extents(console, diagnosis)
     if diagnosis.leaks:
         _show_leaks(console, diagnosis.leaks)
     _show_list(console, "notes", diagnosis.notes, shown=3)
@@ -169,6 +178,22 @@ def show(diagnosis: Diagnosis) -> None:
         defective, masks = diagnosis.masks
         verdict += f"; {defective} defective images, {masks} masks"
     console.print(verdict, style="bold red" if diagnosis.problems else "bold green")
+
+
+def _show_extents(console: Console, diagnosis: Diagnosis) -> None:
+    """What a network sees, and how it would see more."""
+    table = Table("category", "width : height", title="as a network sees them")
+    for name in ("scale", "defects", "smaller than a cell of 8x8"):
+        table.add_column(name, justify="right")
+    for extent in diagnosis.extents:
+        counts = (str(extent.defects), str(extent.small)) if extent.defects else ("-", "-")
+        ratio = f"{extent.width_over_height:.2f}"
+        table.add_row(extent.category, ratio, f"{extent.scale:.2f}", *counts)
+    console.print(table)
+    for extent in diagnosis.extents:
+        for line in extent.advice:
+            text = f"{extent.category}: {line}"
+            console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_leaks(console: Console, leaks: Iterable[Leaks]) -> None:

@@ -13,7 +13,9 @@ from data_modules.catalogue import Catalogue
 from data_modules.neighbour import thumbnail
 from data_modules.problems import ImageError, Problem
 from data_modules.reading.check import Checked
+from data_modules.reading.extent import areas_seen
 from data_modules.reading.formats import Header
+from data_modules.reading.framing import Framing
 from data_modules.reading.images import (
     MaskRule,
     Pixels,
@@ -22,6 +24,7 @@ from data_modules.reading.images import (
     binarise,
     decode,
     in_rgb_order,
+    true_mask,
 )
 from data_modules.reading.layout import NORMAL_FOLDERS
 from data_modules.records import Record
@@ -44,13 +47,17 @@ class Finding:
     header: Header | None = None
     peak: int = 0
     """The largest value of a 16-bit image."""
+    areas: list[float] = field(default_factory=list)
+    """Of each defect, in pixels as a network sees it."""
 
 
 def examine_all(data: Catalogue) -> Iterator[Finding]:
     """One finding per record, on all cores."""
     with ThreadPoolExecutor() as pool:
         yield from pool.map(
-            lambda record: examine(record, data.mask_rule, data.published_empty_masks),
+            lambda record: examine(
+                record, data.mask_rule, data.published_empty_masks, data.framing
+            ),
             examined(data),
         )
 
@@ -60,8 +67,16 @@ def examined(data: Catalogue) -> list[Record]:
     return data.predict_records() if data.only_predicts else data.records()
 
 
-def examine(record: Record, rule: MaskRule, empty: frozenset[str] = frozenset()) -> Finding:
-    """Decode the image and its masks; masks named in `empty` are known to be published empty."""
+def examine(
+    record: Record,
+    rule: MaskRule,
+    empty: frozenset[str] = frozenset(),
+    framing: Framing | None = None,
+) -> Finding:
+    """Decode the image and its masks; masks named in `empty` are known to be published empty.
+
+    With a `framing`, defects are measured.
+    """
     checked = Checked(record)
     finding = Finding(record, checked.problems, header=checked.header)
     if checked.header:
@@ -79,6 +94,9 @@ def examine(record: Record, rule: MaskRule, empty: frozenset[str] = frozenset())
     if not broken.intersection(record.masks) and record.masks:
         try:
             _examine_masks(finding, rule, empty)
+            if framing and record.label and all(finding.size):
+                mask = true_mask(record, rule, (finding.size[1], finding.size[0]))
+                finding.areas = areas_seen(mask, framing)
         except ImageError as error:
             finding.problems.append(error.problem)
     return finding
