@@ -118,7 +118,7 @@ def test_two_processes_share_one_deadline(tmp_path):
     root = write_mtd(tmp_path / "mtd", train=12)
     arguments = fit_ddad(root, tmp_path / "run", tmp_path / "cache", *TWO)
     # Processes that took different numbers of steps would wait for each other without end.
-    run_module("lightning_ad", *arguments, "--time=60s")
+    run_module("tests.clocked_process", *arguments, "--time=25s")
     training = json.loads((tmp_path / "run/training.json").read_text())
     assert training["adapt/steps"] <= training["denoise/steps"]
     assert training["denoise/images"] == 2 * 4 * training["denoise/steps"]

@@ -1,11 +1,7 @@
 """A whole experiment goes on where it was stopped, and what it leaves suffices."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
@@ -22,6 +18,7 @@ from lightning_ad.experiment.phases import require_finished
 from lightning_ad.networks import FeaturePyramid
 from tests.checkpoints import assert_same_weights, stopped_in_second_epoch, weights
 from tests.fakes import texture, write, write_mtd, write_mvtec
+from tests.forked import started
 from tests.shrunk import QUIET, fit_ddad
 
 pytestmark = pytest.mark.whole
@@ -125,19 +122,19 @@ def test_a_length_that_no_phase_would_follow_is_refused(arguments, tmp_path, opt
 
 def test_killing_a_run_in_each_phase_loses_no_finished_phase(arguments, tmp_path):
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "lightning_ad", *arguments("run")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     written: dict[str, int] = {}
     for sign in ("resume/denoise.ckpt", "resume/adapt.ckpt", "adapt.ckpt"):
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-        while not (run / sign).exists() and process.poll() is None:
+        process = started(arguments("run"))
+        while not (run / sign).exists() and process.is_alive():
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         for phase, moment in written.items():
             assert (run / phase).stat().st_mtime_ns == moment, f"{phase} was trained again"
         written |= {p.name: p.stat().st_mtime_ns for p in run.glob("*.ckpt") if p.stem != "final"}
-    subprocess.run(command, env=environment, check=True)
+    process = started(arguments("run"))
+    process.join()
+    assert process.exitcode == 0
     assert written and all((run / p).stat().st_mtime_ns == m for p, m in written.items())
     assert (run / "final.ckpt").exists() and (run / "metrics.json").exists()
 

@@ -11,13 +11,13 @@ import pytest
 from data_modules import MTD
 from lightning_ad.callbacks import forecast
 from lightning_ad.cli import main
-from lightning_ad.detector.detector import AnomalyDetector, Phase
+from lightning_ad.detector.detector import Phase
 from lightning_ad.experiment import planning, probe
 from lightning_ad.experiment.planning import Planner
 from lightning_ad.experiment.run_folder import RunFolder
 from lightning_ad.experiment.time_budget import TimeLimit
 from tests.checkpoints import assert_same_weights, stopped_in_second_epoch
-from tests.clock import Clock
+from tests.clock import working_clock
 from tests.fakes import texture, write, write_mtd
 from tests.shrunk import fit_ddad
 
@@ -28,21 +28,7 @@ NEVER, ALWAYS = 10**9, 0
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A step of training takes half a second, scoring of a batch one tenth; all else, nothing."""
-    clock = Clock(monkeypatch)
-    for name, seconds in (("training_step", 0.5), ("detect", 0.1)):
-        monkeypatch.setattr(AnomalyDetector, name, _taking(name, seconds, clock))
-    return clock
-
-
-def _taking(name, seconds, clock):
-    original = getattr(AnomalyDetector, name)
-
-    def timed(self, *arguments):
-        clock.passes(seconds)
-        return original(self, *arguments)
-
-    return timed
+    return working_clock(monkeypatch)
 
 
 @pytest.fixture
