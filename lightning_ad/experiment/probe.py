@@ -7,6 +7,7 @@ that the run needs anyway. How well the first steps stand for all others shows l
 """
 
 import math
+import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -67,8 +68,11 @@ def probe_scoring(trial: AnomalyDetector, data: AnomalyDataModule, trainers: Tra
     with isolate_rng(), warnings.catch_warnings(action="ignore"):
         calibrate(trial, trainer, few)
         if tested:
-            tester = trainers.trial([clock, _Counted()], limit_test_batches=3)
-            tester.test(trial, datamodule=few, verbose=False)
+            with tempfile.TemporaryDirectory() as folder:
+                tester = trainers.trial(
+                    [clock, _Counted()], limit_test_batches=3, default_root_dir=folder
+                )
+                tester.test(trial, datamodule=few, verbose=False)
     once = time.monotonic() - start
     rest = (1 + passes(trial)) * (len(held_out) - len(chosen))
     rest += len(tested) - clock.images * trainer.world_size
@@ -148,7 +152,7 @@ class _ImageClock(Callback):
 
 
 class _Counted(Evaluation):
-    """The metrics of a test while it runs, of which nothing is said or written."""
+    """The metrics of a test while it runs, of which nothing is said or kept."""
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute nothing: a few images have no metrics."""

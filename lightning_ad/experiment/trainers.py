@@ -59,12 +59,12 @@ class Trainers:
             options |= {"max_epochs": purpose.epochs, "max_steps": -1}
         return Trainer(**{**options, "callbacks": callbacks})
 
-    def trial(self, callbacks: Sequence[Callback], **limits: int) -> Trainer:
-        """A Trainer that leaves nothing behind, with these callbacks and limits alone."""
+    def trial(self, callbacks: Sequence[Callback], **own: Any) -> Trainer:
+        """A Trainer that leaves nothing behind, with these callbacks and options of its own."""
         silent = dict.fromkeys(
             ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
         )
-        options = {**self.options, **silent, "max_time": None, "num_sanity_val_steps": 0, **limits}
+        options = {**self.options, **silent, "max_time": None, "num_sanity_val_steps": 0, **own}
         return Trainer(**{**options, "callbacks": [EndOnSignals(), *callbacks]})
 
     def require_known_monitors(self, detector: AnomalyDetector) -> None:

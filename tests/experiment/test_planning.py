@@ -43,6 +43,9 @@ def arguments(tmp_path, clock, monkeypatch):
 
 
 def test_measuring_leaves_no_trace(arguments, tmp_path, monkeypatch, caplog):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
     for run, least in (("plain", NEVER), ("forecast", ALWAYS)):
         monkeypatch.setattr(planning, "WORTH_A_FORECAST", least)
         with caplog.at_level(logging.INFO):
@@ -51,6 +54,7 @@ def test_measuring_leaves_no_trace(arguments, tmp_path, monkeypatch, caplog):
     assert_same_weights(tmp_path / "plain/final.ckpt", tmp_path / "forecast/final.ckpt")
     files = [{p.name for p in (tmp_path / run).rglob("*")} for run in ("plain", "forecast")]
     assert files[0] == files[1]
+    assert not list(here.iterdir())
 
 
 def test_a_run_ends_in_its_time_with_everything_done(arguments, tmp_path, clock, caplog):
