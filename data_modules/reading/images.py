@@ -223,13 +223,17 @@ def decode(path: Path) -> Values:
     """Values as stored, (H, W) or (H, W, channels in OpenCV's order)."""
     try:
         require_file(path)
-        data = path.read_bytes()
-        header = header_of(io.BytesIO(data))
-        if not header.complete:
-            decodes(data)
-        return _decode_tiff(data, header) if data.startswith(TIFF) else _decode_by_opencv(data)
+        return decoded(path.read_bytes())
     except Exception as error:
         raise _unreadable(path, error) from error
+
+
+def decoded(data: bytes) -> Values:
+    """The values of a file's content, as `decode`; exceptions of many types if it is no image."""
+    header = header_of(io.BytesIO(data))
+    if not header.complete:
+        decodes(data)
+    return _decode_tiff(data, header) if data.startswith(TIFF) else _decode_by_opencv(data)
 
 
 def _decode_tiff(data: bytes, header: Header) -> Values:

@@ -254,16 +254,34 @@ class AnomalyDetector(LightningModule, ABC):
         """
         if self.framing is None:
             raise RuntimeError("only what `load_detector` returns knows how photographs are read")
-        which = torch.tensor([self.number_of(category)], device=self.device)
         pixels = pixels_of(photograph, self.framing.white_level)
-        size = (pixels.shape[0], pixels.shape[1])
-        mask = self._interest(category, size) if interest is None else interest.astype(np.uint8)
+        return self.predict_all([pixels], [category], [interest])[0]
+
+    @torch.inference_mode()
+    def predict_all(
+        self,
+        photographs: Sequence[Pixels],
+        categories: Sequence[str | None],
+        interests: Sequence[NDArray[Any] | None],
+    ) -> list[Finding]:
+        """Score photographs, each (H, W, 3), as one batch; else as `predict` does."""
+        framing = self.framing
+        if framing is None:
+            raise RuntimeError("only what `load_detector` returns knows how photographs are read")
+        which = torch.tensor([self.number_of(name) for name in categories], device=self.device)
+        sizes = [(pixels.shape[0], pixels.shape[1]) for pixels in photographs]
+        masks = [
+            self._interest(name, size) if interest is None else interest.astype(np.uint8)
+            for name, size, interest in zip(categories, sizes, interests, strict=True)
+        ]
         judged = None
-        if self.framing.padded or mask is not None:
-            judged = judged_in(self.framing, size, mask)[None]
+        if framing.padded or any(mask is not None for mask in masks):
+            pairs = zip(sizes, masks, strict=True)
+            judged = torch.stack([judged_in(framing, size, mask) for size, mask in pairs])
+        image = torch.cat([seen(pixels, framing) for pixels in photographs]).to(self.device)
         with self.in_own_precision():
-            found = self.detect(seen(pixels, self.framing).to(self.device), which, judged)
-        return self.findings(found, which, [size], [mask])[0]
+            found = self.detect(image, which, judged)
+        return self.findings(found, which, sizes, masks)
 
     def _interest(self, category: str | None, size: tuple[int, int]) -> Pixels | None:
         """The mask (H, W) of the checkpoint's region of interest, if it has one."""

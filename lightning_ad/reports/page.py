@@ -63,19 +63,25 @@ def write_page(
     file: Path, title: str, scripts: Sequence[str], content: Values, pictures: Iterator[str]
 ) -> None:
     """Write an HTML file whose ``scripts`` show the content; pictures are JPEG files in base 64."""
-    shell = Template(_asset("page.html"))
-    parts = {
-        "title": html.escape(title.encode(errors="replace").decode()),
-        "style": _asset("style.css"),
-        "content": as_script(content),
-        "script": "\n".join(_asset(name) for name in (*SHARED, *scripts)),
-    }
-    before, after = shell.substitute(parts, pictures="\0").split("\0")
+    before, after = shell(title, (*SHARED, *scripts), content)
     with written_whole(file) as partial, partial.open("w", encoding="utf-8") as page:
         page.write(before)
         page.writelines(f'{"," if number else ""}"{one}"' for number, one in enumerate(pictures))
         page.write(after)
     log.info("report: %s (%.1f MB)", file, file.stat().st_size / 1e6)
+
+
+def shell(title: str, scripts: Sequence[str], content: Values) -> tuple[str, str]:
+    """The page whose ``scripts`` show the content, before and after the place of its pictures."""
+    parts = {
+        "title": html.escape(title.encode(errors="replace").decode()),
+        "style": _asset("style.css"),
+        "content": as_script(content),
+        "script": "\n".join(_asset(name) for name in scripts),
+    }
+    page = Template(_asset("page.html")).substitute(parts, pictures="\0")
+    before, _, after = page.partition("\0")
+    return before, after
 
 
 def about(results: Results) -> list[tuple[str, str]]:

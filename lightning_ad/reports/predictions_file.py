@@ -47,7 +47,7 @@ class Ledger:
         """Append an image with its regions, the latter by the names of predictions.json."""
         line: Line = {
             "file": file,
-            "image": {**image, "regions": [_as_object(region) for region in regions]},
+            "image": {**image, "regions": [as_object(region) for region in regions]},
             "masks": [_run_lengths(region, image["size"]) for region in regions],
         }
         with self.file.open("a", encoding="utf-8") as ledger:
@@ -128,7 +128,8 @@ def _cell(line: Line, column: str) -> Any:
     return image[column]
 
 
-def _as_object(region: Region) -> dict[str, Any]:
+def as_object(region: Region) -> dict[str, Any]:
+    """A region by the names of predictions.json."""
     return {
         "box": list(region.box),
         "area": region.area,
