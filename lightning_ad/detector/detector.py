@@ -45,7 +45,7 @@ from lightning_ad.detector.photograph import (
     seen,
 )
 from lightning_ad.detector.processes import data_module
-from lightning_ad.detector.region import BY_IMAGE, kept_region, masks_of_batch
+from lightning_ad.detector.region import BY_IMAGE, kept_region, lend_region, masks_of_batch
 from lightning_ad.maths.diffusion import Noise, seeded_noise
 from lightning_ad.speed.faster import faster
 from lightning_ad.speed.half_precision import HalfPrecision
@@ -641,9 +641,7 @@ class AnomalyDetector(LightningModule, ABC):
                 )
             if stage != "fit":
                 self._require_same_size(datamodule)
-                region = kept_region(self.calibration, self.categories)
-                if region is not None and datamodule.region is None:
-                    datamodule.region = region
+                lend_region(self.calibration, self.categories, datamodule)
             self._require_its_fit(datamodule)
             self.check_data(datamodule, stage)
             if stage == "fit":

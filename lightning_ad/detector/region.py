@@ -29,6 +29,13 @@ def keep_region(
         calibration[NAME.format(numbers[category])] = torch.from_numpy(mask).bool()
 
 
+def lend_region(calibration: Calibration, categories: Sequence[str], data: Any) -> None:
+    """Let data without a region of interest have the kept one, if there is one."""
+    region = kept_region(calibration, categories)
+    if region is not None and data.region is None:
+        data.region = region
+
+
 def masks_of_batch(data: Any, batch: Any) -> list[Pixels | None]:
     """What counts of each photograph of a `DescribedBatch`, at its own size; None if all does."""
     if data.region is None:

@@ -12,6 +12,7 @@ from data_modules import AnomalyDataModule
 from lightning_ad.callbacks.forecast import Forecast
 from lightning_ad.detector.checkpoint import load_content, load_weights, read_checkpoint
 from lightning_ad.detector.detector import AnomalyDetector, Phase
+from lightning_ad.detector.region import lend_region
 from lightning_ad.experiment.calibrate import calibrate
 from lightning_ad.experiment.checkpoints import readable, save_weights
 from lightning_ad.experiment.origin import origin_in, origin_of
@@ -117,6 +118,7 @@ class Experiment:
         if "config" not in checkpoint:  # of a phase, without what only the final one keeps
             self.detector.load_pretrained()
         load_content(self.detector, checkpoint, source)
+        lend_region(self.detector.calibration, self.detector.categories, self.data)
 
     def _is_over(self, checkpoint: Path, phases: Sequence[Phase]) -> bool:
         """Whether a checkpoint is there, and its last phases are as long as is asked for now."""
