@@ -53,11 +53,15 @@ class Objective(Callback):
 
 
 def held_out_names(data: Any) -> dict[str, str]:
-    """A name for the path of each held-out image, unique in its category."""
+    """A name for the path of each held-out image, or tile of it, unique in its category."""
     names: dict[str, str] = {}
     for category in data.categories:
-        images = [r.image for r in data.held_out_records() if r.category == category]
-        names |= zip(map(str, images), identities(images, data.root), strict=True)
+        records = [record for record in data.held_out_records() if record.category == category]
+        images = list(dict.fromkeys(record.image for record in records))
+        called = dict(zip(images, identities(images, data.root), strict=True))
+        for record in records:
+            part = record.name.removeprefix(str(record.image))
+            names[record.name] = called[record.image] + part
     return names
 
 
