@@ -50,8 +50,11 @@ class Ledger:
             "image": {**image, "regions": [as_object(region) for region in regions]},
             "masks": [_run_lengths(region, image["size"]) for region in regions],
         }
-        with self.file.open("a", encoding="utf-8") as ledger:
-            ledger.write(json.dumps(line) + "\n")
+        try:
+            with self.file.open("a", encoding="utf-8") as ledger:
+                ledger.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise OSError(f"{self.file} cannot be written: {error.strerror}") from error
         return line
 
 
@@ -64,6 +67,8 @@ class Findings:
             with ledger.open("rb") as lines:
                 start = 0
                 for line in lines:
+                    if not line.endswith(b"\n"):
+                        break  # a killed process, or a full disk, ended in it
                     places.append((json.loads(line)["file"], number, start))
                     start += len(line)
         self._ledgers, self._places = ledgers, sorted(places)

@@ -86,5 +86,6 @@ def test_a_ledger_goes_on_behind_its_last_whole_line(tmp_path):
     Ledger(file).add("a.png", said("a.png", 0.5, "normal"), [])
     with file.open("a") as ledger:
         ledger.write('{"file": "b.p')  # the process was killed
+    assert Findings([file]).files == {"a.png"}
     Ledger(file).add("c.png", said("c.png", 0.5, "normal"), [])
     assert Findings([file]).files == {"a.png", "c.png"}
