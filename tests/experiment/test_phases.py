@@ -24,16 +24,6 @@ from tests.shrunk import QUIET, fit_ddad
 pytestmark = pytest.mark.whole
 
 
-@pytest.fixture
-def arguments(tmp_path):
-    root = write_mtd(tmp_path / "mtd")
-
-    def make(run: str, *more: str) -> list[str]:
-        return fit_ddad(root, tmp_path / run, tmp_path / "cache", *more)
-
-    return make
-
-
 AVERAGED = ["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.5"]
 
 
@@ -166,16 +156,14 @@ def test_weights_from_another_order_of_categories_keep_their_own(tmp_path):
 
 
 def test_a_run_that_starts_from_another_takes_only_what_the_first_phase_trained(
-    arguments, tmp_path
+    arguments, finished, tmp_path
 ):
-    main(arguments("run"))
     for name in ("denoise", "adapt", "final"):
         main(arguments(f"from_{name}", f"--ckpt_path={tmp_path / 'run' / name}.ckpt"))
         assert_same_weights(tmp_path / f"from_{name}/final.ckpt", tmp_path / "run/final.ckpt")
 
 
-def test_a_used_run_folder_refuses_other_settings_by_name(arguments, tmp_path):
-    main(arguments("run"))
+def test_a_used_run_folder_refuses_other_settings_by_name(arguments, finished, tmp_path):
     kept = rf"to keep trained weights with --ckpt_path .*{tmp_path.name}/run/\w+.ckpt"
     with pytest.raises(SystemExit, match=r"guidance: 3.0 -> 4.0") as refused:
         main(arguments("run", "--model.guidance=4"))
@@ -185,8 +173,9 @@ def test_a_used_run_folder_refuses_other_settings_by_name(arguments, tmp_path):
     main(arguments("run", "--model.guidance=4", "--overwrite=true"))
 
 
-def test_starting_again_removes_nothing_but_the_run_and_only_with_data_at_hand(arguments, tmp_path):
-    main(arguments("run"))
+def test_starting_again_removes_nothing_but_the_run_and_only_with_data_at_hand(
+    arguments, finished, tmp_path
+):
     (tmp_path / "run/notes.txt").write_text("mine")
     write_mtd(tmp_path / "run/data")
     final = (tmp_path / "run/final.ckpt").stat().st_mtime_ns
@@ -242,8 +231,7 @@ def test_a_phase_whose_time_is_over_goes_on_with_more(arguments, tmp_path):
     assert (tmp_path / "run/resume/denoise.ckpt").exists()
 
 
-def test_checkpoints_that_do_not_serve_are_named(arguments, tmp_path):
-    main(arguments("run"))
+def test_checkpoints_that_do_not_serve_are_named(arguments, finished, tmp_path):
     (tmp_path / "text.ckpt").write_text("no weights")
     torch.save({"a": 1}, tmp_path / "foreign.ckpt")
     for name, message in (

@@ -17,20 +17,10 @@ from lightning_ad.detector.checkpoint import read_checkpoint
 from lightning_ad.experiment.run_folder import RunFolder
 from tests.checkpoints import assert_same_weights, stopped_in_second_epoch
 from tests.fakes import texture, write, write_mtd
-from tests.shrunk import QUIET, fit_ddad
+from tests.shrunk import QUIET
 
 pytestmark = pytest.mark.whole
 AVERAGED = ["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.5"]
-
-
-@pytest.fixture
-def arguments(tmp_path):
-    root = write_mtd(tmp_path / "mtd")
-
-    def make(run: str, *more: str) -> list[str]:
-        return fit_ddad(root, tmp_path / run, tmp_path / "cache", *more)
-
-    return make
 
 
 def other_images(folder: Path) -> Path:
@@ -60,8 +50,9 @@ def test_an_interrupted_phase_goes_on_only_with_what_it_began_with(
     assert (tmp_path / "run/config.yaml").exists() == (config == "kept")
 
 
-def test_a_checkpoint_that_does_not_say_its_settings_needs_their_file(arguments, tmp_path):
-    main(arguments("run"))
+def test_a_checkpoint_that_does_not_say_its_settings_needs_their_file(
+    arguments, finished, tmp_path
+):
     for file in [*(tmp_path / "run").glob("*.ckpt"), *(tmp_path / "run/resume").glob("*.ckpt")]:
         content = torch.load(file, weights_only=True)
         del content["trained_with"]  # as earlier versions wrote it
@@ -74,15 +65,13 @@ def test_a_checkpoint_that_does_not_say_its_settings_needs_their_file(arguments,
         main(arguments("run"))
 
 
-def test_the_same_images_elsewhere_are_no_other_images(arguments, tmp_path):
-    main(arguments("run"))
+def test_the_same_images_elsewhere_are_no_other_images(arguments, finished, tmp_path):
     (tmp_path / "mtd").rename(tmp_path / "moved")
     main(arguments("run", f"--data.root={tmp_path / 'moved'}"))
 
 
 @pytest.mark.parametrize("command", ["fit", "test"])
-def test_results_are_not_replaced_by_those_of_other_images(arguments, tmp_path, command):
-    main(arguments("run"))
+def test_results_are_not_replaced_by_those_of_other_images(arguments, finished, tmp_path, command):
     before = (tmp_path / "run/metrics.json").read_bytes()
     other = f"--data.root={other_images(tmp_path / 'other')}"
     again = ["test", f"--ckpt_path={tmp_path / 'run/final.ckpt'}", *QUIET, other]
@@ -95,8 +84,7 @@ def test_results_are_not_replaced_by_those_of_other_images(arguments, tmp_path, 
 
 
 @pytest.mark.parametrize("name", ["final.ckpt", "denoise.ckpt", "resume/denoise.ckpt"])
-def test_flipped_bytes_of_a_checkpoint_are_found(arguments, tmp_path, name):
-    main(arguments("run"))
+def test_flipped_bytes_of_a_checkpoint_are_found(arguments, finished, tmp_path, name):
     file = tmp_path / "run" / name
     content = bytearray(file.read_bytes())
     middle = len(content) // 2
@@ -129,8 +117,7 @@ def test_a_checkpoint_is_whole_while_the_next_one_is_written(arguments, tmp_path
 
 
 @pytest.mark.parametrize("command", ["fit", "predict"])
-def test_a_folder_in_use_names_who_uses_it(arguments, tmp_path, command):
-    main(arguments("run"))
+def test_a_folder_in_use_names_who_uses_it(arguments, finished, tmp_path, command):
     program = f"import fcntl, sys; f = open({str(tmp_path / 'run/lock')!r}, 'r+'); "
     program += "fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
     holder = subprocess.Popen(
@@ -163,19 +150,21 @@ def test_a_lock_ends_with_its_process_though_its_children_live_on(tmp_path):
     process.stdin.close()
 
 
-def test_a_run_trained_on_ends_as_if_it_had_been_longer_from_the_start(arguments, tmp_path):
-    main(arguments("short"))
-    main(arguments("short", "--trainer.max_epochs=5"))
+def test_a_run_trained_on_ends_as_if_it_had_been_longer_from_the_start(
+    arguments, finished, tmp_path
+):
+    main(arguments("run", "--trainer.max_epochs=5"))
     main(arguments("long", "--trainer.max_epochs=5"))
-    assert_same_weights(tmp_path / "short/final.ckpt", tmp_path / "long/final.ckpt")
-    config = yaml.safe_load((tmp_path / "short/config.yaml").read_text())
+    assert_same_weights(tmp_path / "run/final.ckpt", tmp_path / "long/final.ckpt")
+    config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
     assert config["trainer"]["max_epochs"] == 5
     with pytest.raises(SystemExit, match=r"trainer.max_epochs: 5 -> 3"):
-        main(arguments("short"))
+        main(arguments("run"))
 
 
-def test_a_run_without_its_optimizer_cannot_be_trained_on_and_says_so(arguments, tmp_path):
-    main(arguments("run"))
+def test_a_run_without_its_optimizer_cannot_be_trained_on_and_says_so(
+    arguments, finished, tmp_path
+):
     (tmp_path / "run/resume/denoise.ckpt").unlink()
     with pytest.raises(SystemExit, match=r"cannot be trained on to trainer.max_epochs"):
         main(arguments("run", "--trainer.max_epochs=5"))
