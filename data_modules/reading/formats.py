@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -98,7 +98,10 @@ def opened(file: BinaryIO) -> Image.Image:
         return BmpImageFile(file)
     if head.startswith(b"RIFF") and head.endswith(b"WEBP"):
         return WebPImageFile(file)
-    return Image.open(file)
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError as error:  # which would name the object that was opened
+        raise ValueError("its content is no known image's") from error
 
 
 def decodes(data: bytes) -> None:

@@ -29,6 +29,7 @@ from lightning_ad.cli import main
 from lightning_ad.deployment.server.app import Options, application
 from lightning_ad.deployment.server.batches import Batches, BusyError
 from tests.fakes import defective, write_mtd
+from tests.reports.browser import browser, needs_browser
 from tests.shrunk import QUIET, fit_method
 
 pytestmark = pytest.mark.whole
@@ -277,3 +278,31 @@ def test_a_signal_lets_what_is_in_flight_finish(server):
         codes = [answer.result().status_code for answer in answers if not answer.exception()]
     assert process.wait(60) in (0, -signal.SIGTERM)  # uvicorn passes the signal on at its end
     assert set(codes) <= {200, 503} and 200 in codes
+
+
+@needs_browser
+def test_the_page_shows_verdicts_and_moves_the_threshold(server, detector, tmp_path):
+    files = [tmp_path / f"{i}.png" for i in range(4)]
+    for file, content in zip(files, [*photographs(3), b"no image"], strict=True):
+        file.write_bytes(content)
+    scores = sorted(detector.predict(file).score for file in files[:3])
+    with browser(tmp_path) as page:
+        page.driver.get(server[1])
+        page.one("#files").send_keys("\n".join(map(str, files)))
+        deadline = time.monotonic() + 60
+        while len(page.all(".drop img")) < 3 or not page.all(".refused"):
+            assert time.monotonic() < deadline, "the photographs are not scored"
+            time.sleep(0.1)
+        assert "3.png is not a complete and plain image" in page.text(".refused")
+        page.put("#threshold", (scores[0] + scores[1]) / 2, "change")
+        assert page.text("#flagged") == "2 of 3 flagged at this threshold."
+        assert sorted(badge.text.lower() for badge in page.all(".badge")) == [
+            *["anomalous"] * 2,
+            "normal",
+        ]
+        page.one("#calibrated").click()
+        flagged = sum(score > detector.predict(files[0]).threshold for score in scores)
+        assert page.text("#flagged") == f"{flagged} of 3 flagged at the calibrated threshold."
+        assert all("400 (Bad Request)" in problem for problem in page.problems())
+        page.resize(400)
+        assert page.widest() <= 400

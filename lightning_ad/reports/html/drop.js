@@ -80,7 +80,7 @@ function show(card, image) {
     element("p", { class: "quiet" },
       `${image.size[1]} × ${image.size[0]} pixels` +
       (image.p_value === null ? "" : `, p-value ${digits(image.p_value, 2)}`)),
-    regions.length ? table(["x, y, width, height", "area", "share", "peak"], regions) : null);
+    ...(regions.length ? [table(["x, y, width, height", "area", "share", "peak"], regions)] : []));
 }
 
 /** Give every card the verdict at a threshold. */
