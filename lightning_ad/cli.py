@@ -19,6 +19,7 @@ COMMANDS = {
     "doctor": ("data_modules.doctor.command", "check a data set and list what is wrong with it"),
     "categories": ("lightning_ad.commands.categories", "the categories of an experiment's data"),
     "export": ("lightning_ad.commands.export", "a file that scores without this program"),
+    "benchmark": ("lightning_ad.commands.benchmark", "how fast a checkpoint scores here"),
     "serve": ("lightning_ad.commands.serve", "a page and an address that score photographs"),
     "import": ("lightning_ad.commands.import_weights", "go on from the authors' checkpoints"),
     "report": ("lightning_ad.commands.report", "one HTML page of a run, or of several compared"),
