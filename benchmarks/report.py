@@ -31,8 +31,8 @@ def prediction(
 ) -> Callable[[], None]:
     """A step that predicts all photographs, in a folder of its own that is removed."""
     detector = load_detector(checkpoint)
-    side = detector.framing.image_size
-    data = Folder(str(photographs), image_size=side, batch_size=batch, num_workers=0)
+    size, fit = detector.framing.image_size, detector.framing.fit
+    data = Folder(str(photographs), image_size=size, fit=fit, batch_size=batch, num_workers=0)
 
     def predict() -> None:
         with tempfile.TemporaryDirectory() as folder:

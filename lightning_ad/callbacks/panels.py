@@ -238,6 +238,16 @@ def _log_to_wandb(trainer: Trainer, category: str, files: list[Path]) -> None:
         if isinstance(logger, WandbLogger) and files:
             logger.log_image(
                 f"panels/{category}",
-                [str(file) for file in files],
+                _of_one_size([read_image(file) for file in files]),
                 caption=[file.stem for file in files],
+                file_type=["jpg" for _ in files],
             )
+
+
+def _of_one_size(pictures: Sequence[Pixels]) -> list[Pixels]:
+    """The pictures with white below and to the right, as W&B lays them out in a grid."""
+    height, width = np.max([picture.shape[:2] for picture in pictures], axis=0)
+    return [
+        np.pad(p, ((0, height - p.shape[0]), (0, width - p.shape[1]), (0, 0)), constant_values=255)
+        for p in pictures
+    ]

@@ -109,6 +109,33 @@ def test_panels_are_in_the_run(tracked):
     assert all((folder / name).is_file() for name in history["panels/mtd/filenames"])
 
 
+def test_what_the_report_shows_is_in_the_run(tracked):
+    run, found = tracked
+    history = updates(found, "history")
+    report = json.loads((run / "report.json").read_text())
+    (folder,) = (run / "wandb").glob("offline-run-*/files")
+
+    def table(key):
+        return json.loads((folder / history[f"{key}/path"]).read_text())
+
+    curves = report["categories"]["mtd"]["curves"]
+    assert {"image_roc", "image_pr", "pixel_roc", "pixel_pr", "pro"} == curves.keys()
+    for name, points in curves.items():
+        assert table(f"curves/mtd/{name}_table")["data"] == points
+    said = json.loads((run / "predictions.json").read_text())["images"]
+    scores = {image["path"]: image["score"] for image in said}
+    columns, rows = (table("images")[part] for part in ("columns", "data"))
+    name, score = columns.index("name"), columns.index("score")
+    assert {row[name]: row[score] for row in rows} == scores
+    assert sorted(score for score, _ in table("scores/mtd_table")["data"]) == sorted(
+        scores.values()
+    )
+    artifacts = [record.artifact for record in found]
+    (images,) = (artifact for artifact in artifacts if artifact.name.endswith("-images"))
+    pictures = [entry.path for entry in images.manifest.contents if entry.path.endswith(".jpg")]
+    assert len(pictures) == len(scores)
+
+
 def test_the_run_is_named_and_grouped_for_a_reader(tracked):
     run, found = tracked
     (described,) = [r.run for r in found if r.WhichOneof("record_type") == "run"][:1]
