@@ -1,7 +1,6 @@
 """Connected regions of a map above a threshold: where a defect is, how large and how strong."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
@@ -41,32 +40,25 @@ def regions_above(
         above.view(np.uint8), connectivity=8
     )
     scored = anomaly_map.size - int(np.count_nonzero(np.isnan(anomaly_map)))
-    peaks = _peaks(anomaly_map, np.asarray(labels))
     found = []
     for number, (x, y, width, height, area) in enumerate(statistics[1:].tolist(), 1):
         if area >= smallest:
-            row, column = divmod(int(peaks[number - 1]), anomaly_map.shape[1])
+            box = np.s_[y : y + height, x : x + width]
+            inside = np.asarray(labels)[box] == number
+            values = np.where(inside, anomaly_map[box], -np.inf)
+            row, column = divmod(int(values.argmax()), width)  # the first in reading order
             found.append(
                 Region(
                     box=(x, y, width, height),
                     area=area,
                     share=area / scored,
                     centroid=(float(centroids[number][0]), float(centroids[number][1])),
-                    peak_at=(column, row),
-                    peak_value=float(anomaly_map[row, column]),
-                    mask=labels[y : y + height, x : x + width] == number,
+                    peak_at=(x + column, y + row),
+                    peak_value=float(values[row, column]),
+                    mask=inside,
                 )
             )
     return sorted(found, key=lambda region: -region.peak_value)
-
-
-def _peaks(anomaly_map: NDArray[np.float32], labels: NDArray[Any]) -> NDArray[np.int64]:
-    """The flat index of the largest value of each region, the first in reading order if equal."""
-    places = np.flatnonzero(labels)
-    numbers = labels.ravel()[places]
-    order = np.lexsort((-anomaly_map.ravel()[places], numbers))
-    first = np.searchsorted(numbers[order], np.arange(1, numbers.max() + 1))
-    return places[order[first]]
 
 
 def mask_of(regions: list[Region], size: tuple[int, int]) -> NDArray[np.uint8]:

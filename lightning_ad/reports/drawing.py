@@ -126,18 +126,22 @@ def with_heat(picture: Picture) -> Pixels:
 
 def levels(anomaly_map: Map, scale: Scale) -> NDArray[np.uint8]:
     """Strength of heat (H, W): 0 for none, else 1 (just above the threshold) to 255."""
-    share = (np.nan_to_num(anomaly_map, nan=scale.low) - scale.low) / (scale.high - scale.low)
-    return np.where(share > 0, 1 + np.rint(254 * np.minimum(share, 1)), 0).astype(np.uint8)
+    above = np.greater(anomaly_map, scale.low)  # which NaN is not
+    factor = np.float32(254 / (scale.high - scale.low))
+    share = np.clip((anomaly_map - np.float32(scale.low)) * factor, 0, 254)
+    return np.where(above, np.rint(np.nan_to_num(share)) + 1, 0).astype(np.uint8)
 
 
 def _lay_heat(pixels: Pixels, anomaly_map: Map, scale: Scale) -> None:
     """Lay the heat of a map over pixels, in place, where there is any."""
     strength = levels(anomaly_map, scale)
     x, y, width, height = cv2.boundingRect(strength)
+    if not width:
+        return
     box = np.s_[y : y + height, x : x + width]
-    colours, opacity = COLOURS[strength[box]], OPACITY[strength[box]]
-    under, over = pixels[box].astype(np.uint16), colours.astype(np.uint16)
-    pixels[box] = ((under * (255 - opacity) + over * opacity) // 255).astype(np.uint8)
+    each = cv2.merge([np.ascontiguousarray(strength[box])] * 3)
+    kept = cv2.multiply(np.ascontiguousarray(pixels[box]), cv2.LUT(each, KEPT), scale=1 / 255)
+    pixels[box] = cv2.add(kept, cv2.LUT(each, LAID))
 
 
 def _colours() -> Pixels:
@@ -147,14 +151,18 @@ def _colours() -> Pixels:
     return np.rint(np.stack(columns, axis=1)).astype(np.uint8)
 
 
-def _opacity() -> NDArray[np.uint16]:
-    """The opacity of each level (256, 1), of 255."""
-    opacity = np.rint(255 * np.linspace(FAINTEST, STRONGEST, 256)).astype(np.uint16)
+def _opacity() -> NDArray[np.float64]:
+    """The opacity of each level (256,)."""
+    opacity = np.linspace(FAINTEST, STRONGEST, 256)
     opacity[0] = 0
-    return opacity[:, None]
+    return opacity
 
 
 COLOURS, OPACITY = _colours(), _opacity()
+KEPT = np.rint(255 * (1 - OPACITY)).astype(np.uint8)
+"""What is left of a photograph under each level, of 255."""
+LAID = np.rint(COLOURS * OPACITY[:, None]).astype(np.uint8)[None]
+"""What each level adds to it (1, 256, 3)."""
 
 
 def outline(pixels: Pixels, mask: Mask, colour: tuple[int, int, int], dashed: bool = False) -> None:
