@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,11 @@ def cannot_be_built(path: Path, checkpoint: dict[str, Any], error: Exception) ->
         f"{path} holds a {model} that cannot be built by lightning-ad {version('lightning-ad')}, "
         f"{written} wrote it: {in_a_line(str(error))}"
     )
+
+
+def hashed(network: nn.Module) -> Iterator[str | bytes]:
+    """What a hash of a network's weights is of: all names, then the bytes of each tensor."""
+    state = network.state_dict()
+    yield from state
+    for tensor in state.values():
+        yield tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 
 from data_modules.reading.samplers import Draw
 from data_modules.reading.store import digest, file_stamp, stored_rows
+from lightning_ad.detector.checkpoint import hashed
 from lightning_ad.networks.autoencoders import Autoencoder
 
 FORMAT = 2  # raise it whenever the same images and weights would give another file
@@ -45,7 +46,7 @@ class LatentCache:
     """
 
     def __init__(self, autoencoder: Autoencoder, datamodule: Any, views: int) -> None:
-        weights = _weights_hash(autoencoder)
+        weights = digest(type(autoencoder).__name__, autoencoder.scale, *hashed(autoencoder))
         views = views if datamodule.framing.varies else 1
         self.files = [
             _LatentFile(autoencoder, weights, loader.dataset, datamodule, count)
@@ -122,14 +123,3 @@ def _posterior(autoencoder: Autoencoder, image: Tensor) -> NDArray[np.float32]:
     mean, std = autoencoder.posterior(image.to(device))
     both = torch.stack([mean, std], 1).float() if std.any() else mean.unsqueeze(1).float()
     return both.cpu().numpy()
-
-
-def _weights_hash(autoencoder: Autoencoder) -> str:
-    state = autoencoder.state_dict()
-    content = (tensor.cpu().contiguous().flatten() for tensor in state.values())
-    return digest(
-        type(autoencoder).__name__,
-        autoencoder.scale,
-        *state,
-        *(tensor.view(torch.uint8).numpy().tobytes() for tensor in content),
-    )

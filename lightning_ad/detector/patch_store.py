@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data_modules.reading.samplers import Draw
 from data_modules.reading.store import digest, file_stamp, mapped, stored_rows
+from lightning_ad.detector.checkpoint import hashed
 from lightning_ad.detector.feature_space import FeatureSpaceDetector
 from lightning_ad.detector.processes import of_all_processes
 from lightning_ad.maths.patches import PatchSpace
@@ -87,7 +87,7 @@ class PatchStore(Dataset[dict[str, Any]]):
         layout = self._images.framing.layout
         stamps = [file_stamp(record.image) for record in self._images.records]
         settings = (self._detector.components, self._detector.whitening)
-        weights = weights_digest(self._detector.features)
+        weights = digest(*hashed(self._detector.features))
         return digest(FORMAT, weights, settings, *layout, first.numpy().tobytes(), *stamps)
 
     def _space(self, path: Path) -> PatchSpace:
@@ -119,10 +119,3 @@ class PatchStore(Dataset[dict[str, Any]]):
             for batch in track(loader, "computing features", console=Console(stderr=True)):
                 points = self._detector.points(batch["image"].to(self._detector.device))
                 yield points.flatten(2).transpose(1, 2).half().cpu().numpy()
-
-
-def weights_digest(network: torch.nn.Module) -> str:
-    """A hash of a network's weights."""
-    state = network.state_dict()
-    content: Iterator[Tensor] = (tensor.cpu().contiguous().flatten() for tensor in state.values())
-    return digest(*state, *(tensor.view(torch.uint8).numpy().tobytes() for tensor in content))
