@@ -1,18 +1,16 @@
 """PaDiM from images to maps against a covariance that NumPy inverts, and its promises."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from lightning_ad.maths import maps
 from lightning_ad.methods import PaDiM
-from tests.methods.tiny import tiny_pyramid
-from tests.methods.tiny_features import images, learned
+from tests.methods.tiny_features import fitted, images
 
-
-def padim(by_category=None, **settings):
-    detector = PaDiM(tiny_pyramid(), **{"components": 5, "blur": 1.0, **settings})
-    return learned(detector, by_category or [images(12)])
+padim = partial(fitted, PaDiM)
 
 
 def test_a_map_is_the_distance_to_the_training_images_at_each_place():

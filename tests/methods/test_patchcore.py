@@ -1,5 +1,7 @@
 """PatchCore from images to maps against scikit-learn's neighbours, and its promises."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,13 +9,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from lightning_ad.maths import maps
 from lightning_ad.methods import PatchCore
-from tests.methods.tiny import tiny_pyramid
-from tests.methods.tiny_features import images, learned
+from tests.methods.tiny_features import fitted, images
 
-
-def patchcore(by_category=None, **settings):
-    detector = PatchCore(tiny_pyramid(), **{"components": 5, "blur": 1.0, **settings})
-    return learned(detector, by_category or [images(12)])
+patchcore = partial(fitted, PatchCore)
 
 
 def test_with_the_whole_memory_a_map_is_the_distance_to_the_nearest_training_patch():

@@ -1,9 +1,12 @@
 """Methods in feature space without a data set: what a calibration does for them, in a few lines."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from lightning_ad.detector.feature_space import FeatureSpaceDetector
+from tests.methods.tiny import tiny_pyramid
 
 CATEGORIES = ["bottle", "screw"]
 
@@ -30,3 +33,11 @@ def learned(detector: FeatureSpaceDetector, by_category: list[Tensor]) -> Featur
                 memory.observe(batch, numbers[rows], [paths[row] for row in rows.tolist()])
         memory.finish()
     return detector.eval()
+
+
+def fitted(
+    method: type[FeatureSpaceDetector], by_category: list[Tensor] | None = None, **settings: Any
+) -> FeatureSpaceDetector:
+    """A method on a tiny pyramid after its memory passes, over twelve images unless others come."""
+    detector = method(tiny_pyramid(), **{"components": 5, "blur": 1.0, **settings})
+    return learned(detector, by_category or [images(12)])
