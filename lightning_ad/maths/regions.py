@@ -33,29 +33,32 @@ def regions_above(
 
     The largest peak comes first. NaN is above nothing, and counts in no share.
     """
-    above = anomaly_map > threshold
-    if not above.any():
+    above = (anomaly_map > threshold).view(np.uint8)
+    left, top, width, height = cv2.boundingRect(above)  # much faster than to label it all
+    if not width:
         return []
+    inner = anomaly_map[top : top + height, left : left + width]
     _, labels, statistics, centroids = cv2.connectedComponentsWithStats(
-        above.view(np.uint8), connectivity=8
+        above[top : top + height, left : left + width], connectivity=8
     )
     scored = anomaly_map.size - int(np.count_nonzero(np.isnan(anomaly_map)))
     found = []
     for number, (x, y, width, height, area) in enumerate(statistics[1:].tolist(), 1):
         if area >= smallest:
-            box = np.s_[y : y + height, x : x + width]
-            inside = np.asarray(labels)[box] == number
-            values = np.where(inside, anomaly_map[box], -np.inf)
-            row, column = divmod(int(values.argmax()), width)  # the first in reading order
+            box = (slice(y, y + height), slice(x, x + width))
+            mask = labels[box] == number
+            values = np.where(mask, inner[box], -np.inf)
+            row, column = divmod(int(values.argmax()), width)
+            middle = centroids[number].tolist()
             found.append(
                 Region(
-                    box=(x, y, width, height),
+                    box=(left + x, top + y, width, height),
                     area=area,
                     share=area / scored,
-                    centroid=(float(centroids[number][0]), float(centroids[number][1])),
-                    peak_at=(x + column, y + row),
+                    centroid=(left + middle[0], top + middle[1]),
+                    peak_at=(left + x + column, top + y + row),
                     peak_value=float(values[row, column]),
-                    mask=inside,
+                    mask=mask,
                 )
             )
     return sorted(found, key=lambda region: -region.peak_value)

@@ -91,6 +91,24 @@ def test_a_map_lies_where_the_detector_looked(checkpoint):
     assert 18 <= row < 21 and 60 <= column < 65
 
 
+def test_regions_of_known_rectangles_lie_exactly_in_a_photograph_that_is_not_square(checkpoint):
+    """Two rows and four columns of it to one of the frame, of which two at each side are cut."""
+    detector = load_detector(checkpoint)
+    lit = torch.zeros(1, 1, 16, 16)
+    lit[..., 3:6, 8:12] = 1.0  # rows 5-7 and columns 10-13 of the 20 of the frame
+    lit[..., 10, 1] = 2.0  # row 12, column 3
+    detector.fuse = lambda parts, category: lit
+    for level in ("image", "pixel"):
+        detector.calibration[f"{level}_threshold"] = torch.full((2,), 0.45)
+    found = detector.predict(np.zeros((40, 80, 3), np.uint8))
+    assert found.verdict == "anomalous"
+    small, large = found.regions
+    assert large.box == (40, 10, 16, 6) and large.area == 16 * 6 and large.mask.all()
+    assert large.centroid == (47.5, 12.5) and large.peak_value == 1.0
+    assert large.share == 96 / np.isfinite(found.anomaly_map).sum()  # what the crop lets be seen
+    assert small.peak_at[1] in (24, 25) and 12 <= small.peak_at[0] < 16
+
+
 def test_gradients_are_off_and_training_parts_frozen(checkpoint):
     detector = load_detector(checkpoint)
     assert not any(parameter.requires_grad for parameter in detector.parameters())
