@@ -100,7 +100,7 @@ def with_best(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         rivals = groups[row.data_set, row.category, row.measured]
         values = {
-            name: replace(value, best=len(rivals) > 1 and _is_best(name, value, rivals))
+            name: replace(value, best=_is_best(name, value, rivals))
             for name, value in row.values.items()
         }
         marked.append(replace(row, values=values))
@@ -110,7 +110,7 @@ def with_best(rows: Sequence[Row]) -> list[Row]:
 def _is_best(name: str, value: Value, rivals: Sequence[Row]) -> bool:
     means = [round(row.values[name].mean, 4) for row in rivals if name in row.values]
     known = [mean for mean in means if not math.isnan(mean)]
-    return name != SPEED and bool(known) and round(value.mean, 4) == max(known)
+    return name != SPEED and len(means) > 1 and bool(known) and round(value.mean, 4) == max(known)
 
 
 def all_metrics(summary: Summary) -> list[Table]:

@@ -282,6 +282,9 @@ def test_the_trivial_neighbour_stands_beside_the_methods(bottles, tmp_path, caps
     for category in ("bottle", "mean"):
         row = found[category, "16-px grey neighbour"]
         assert float(row["image_auroc"]) == pytest.approx(expected) and row["pixel_aupro"] == ""
+    text = summary(capsys, tmp_path / "runs", "--format=markdown")
+    line = next(line for line in text.splitlines() if "| DDAD |" in line)
+    assert "| 50.00 |" in line  # of its pixels there is nothing to be better than
     by_pixels = summary(capsys, tmp_path / "runs", "--metric=pixel_aupro")
     assert "neighbour" not in by_pixels.partition("in percent")[0]
 
