@@ -145,8 +145,10 @@ def one_metric(summary: Summary, metric: str) -> list[Table]:
 def as_terminal(tables: Sequence[Table], notes: Sequence[str]) -> str:
     """Tables as wide as the screen."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 240
-    plain = {"markup": False, "emoji": False}  # names of settings and categories are no markup
-    console = Console(file=io.StringIO(), width=width, force_terminal=sys.stdout.isatty(), **plain)
+    terminal = sys.stdout.isatty()
+    console = Console(  # names of settings and categories are no markup
+        file=io.StringIO(), width=width, force_terminal=terminal, markup=False, emoji=False
+    )
     with console.capture() as capture:
         for table in tables:
             screen = Screen(title=table.title or None)
