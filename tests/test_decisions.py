@@ -144,6 +144,20 @@ def test_what_decides_nothing_is_refused(run, options, message):
         main(["predict", f"--ckpt_path={run / 'final.ckpt'}", *options, *QUIET])
 
 
+def test_a_region_of_interest_can_be_given_in_python(run):
+    detector, photograph = load_detector(run / "final.ckpt"), run.parent / "part/test/hole/0.png"
+    left, everything = np.zeros(SIZE, bool), np.ones(SIZE, bool)
+    left[:, : SIZE[1] // 2] = True
+    kept = detector.predict(photograph)
+    assert detector.predict(photograph, interest=left).score == kept.score
+    whole = detector.predict(photograph, interest=everything)
+    assert whole.score > kept.score and np.isfinite(whole.anomaly_map).all()
+    assert np.isnan(kept.anomaly_map).sum() == SIZE[0] * SIZE[1] // 2
+    for wrong, message in ((left[:9], "the photograph"), (left & ~left, "less than a pixel")):
+        with pytest.raises(ValueError, match=message):
+            detector.predict(photograph, interest=wrong)
+
+
 def test_a_photograph_of_another_size_than_the_region_is_named(run, tmp_path):
     write(tmp_path / "photographs/small.png", texture(0, 20, 30))
     write(tmp_path / "photographs/whole.png", texture(0, *SIZE))

@@ -271,20 +271,28 @@ class AnomalyDetector(LightningModule, ABC):
         which = torch.tensor([self.number_of(name) for name in categories], device=self.device)
         sizes = [(pixels.shape[0], pixels.shape[1]) for pixels in photographs]
         masks = [
-            self._interest(name, size) if interest is None else interest.astype(np.uint8)
+            self._interest(name, size, interest)
             for name, size, interest in zip(categories, sizes, interests, strict=True)
         ]
         judged = None
         if framing.padded or any(mask is not None for mask in masks):
             pairs = zip(sizes, masks, strict=True)
             judged = torch.stack([judged_in(framing, size, mask) for size, mask in pairs])
+            if not judged.flatten(1).any(1).all():
+                raise ValueError("the region of interest has less than a pixel that is seen")
         image = torch.cat([seen(pixels, framing) for pixels in photographs]).to(self.device)
         with self.in_own_precision():
             found = self.detect(image, which, judged)
         return self.findings(found, which, sizes, masks)
 
-    def _interest(self, category: str | None, size: tuple[int, int]) -> Pixels | None:
-        """The mask (H, W) of the checkpoint's region of interest, if it has one."""
+    def _interest(
+        self, category: str | None, size: tuple[int, int], given: NDArray[Any] | None
+    ) -> Pixels | None:
+        """The mask (H, W) that is given, or of the checkpoint's region of interest, if any."""
+        if given is not None:
+            if given.shape != size:
+                raise ValueError(f"interest is {given.shape}, the photograph {size}")
+            return (given != 0).astype(np.uint8)
         if BY_IMAGE in self.calibration:
             raise ValueError("each image has a region of interest of its own: give `interest`")
         region = kept_region(self.calibration, self.categories)
