@@ -1,7 +1,7 @@
 """A panel: the pictures of one image side by side, under what was found and what is known."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -98,7 +98,11 @@ def _readable(picture: Picture) -> Picture:
     )
 
 
-@cache
+same_as_before = lru_cache(maxsize=32)
+"""Keeps what panels of one run share: words take longer to draw than heat."""
+
+
+@same_as_before
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
@@ -107,6 +111,7 @@ def _paper(height: int, width: int) -> Image.Image:
     return Image.new("RGB", (width, height), WHITE)
 
 
+@same_as_before
 def _caption(title: str, width: int, unit: int) -> Pixels:
     paper = _paper(2 * unit, width)
     _write(paper, title, 0, unit, unit, FAINT, width)
@@ -167,6 +172,7 @@ def _words(heading: Heading, width: int, unit: int) -> Pixels:
     return np.asarray(paper)
 
 
+@same_as_before
 def _colour_bar(scale: Scale, height: int, unit: int) -> Pixels:
     """The scale, from a share below the threshold to its high end, with values beside it."""
     below = round(0.15 * height) if scale.is_threshold else 0
@@ -197,6 +203,7 @@ def _checks(height: int, width: int) -> Pixels:
     return np.repeat(grey[..., None], 3, axis=2)
 
 
+@same_as_before
 def _legend(width: int, unit: int, has_truth: bool) -> Pixels:
     paper = np.array(_paper(2 * unit, width))
     samples = [("region above the threshold", WHITE, 1)] + [("true defect", BLUE, 4)] * has_truth
