@@ -63,9 +63,7 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
         levels: tuple[float, float] = (0.3, 8.0),
         patches_per_image: int = 64,
         warmup: int = 100,
-        optimizer: OptimizerFactory = lambda p: AdamW(
-            p, lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01
-        ),
+        optimizer: OptimizerFactory = lambda p: AdamW(p, lr=2e-3, weight_decay=0.01),
         blur: float = 4.0,
         **scoring: Any,
     ) -> None:
