@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
             "that are sent do not bring: serve a run with one region for all, or none"
         )
     limits = Options(
-        options.batch_size,
+        1 if detector.takes_whole else options.batch_size,  # of photographs of any size, no batch
         options.queue,
         options.megabytes * 1_000_000,
         options.token,

@@ -130,6 +130,11 @@ def _exportable(detector: AnomalyDetector, number: int) -> float:
             f"{type(detector).__name__} scores an image by the images tested with it, as its "
             "authors do, and no file can: export a run of the method itself"
         )
+    if detector.takes_whole:
+        raise ValueError(
+            "a detector in tiles takes photographs of any size, a graph takes one: export a run "
+            "without --tiles, and cut photographs into tiles before it"
+        )
     if detector.framing is not None and detector.framing.padded:
         raise ValueError(
             "data.fit pad scores only where the photograph lies, which depends on its shape: "

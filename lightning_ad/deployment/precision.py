@@ -7,8 +7,8 @@ from typing import Any, Literal
 from data_modules.reading.images import Pixels
 from lightning_ad.deployment.parity import inputs_of
 
-MULTIPLIED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operators that int8 is for: nearly all of the work."""
+QUANTIZED = ("Conv", "ConvTranspose", "Gemm")
+"""Operators that int8 is for: most of the work of networks, none of distances and attention."""
 
 
 def reduce(file: Path, precision: Literal["fp16", "int8"], normal: Pixels, draws: int) -> None:
@@ -63,7 +63,7 @@ def _quantize(file: Path, normal: Pixels, draws: int) -> None:
             quantized,
             Images(),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(MULTIPLIED),
+            op_types_to_quantize=list(QUANTIZED),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, File, HTTPException, Query, Request, UploadFile
+from fastapi import APIRouter, FastAPI, File, HTTPException, Query, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
@@ -81,33 +81,47 @@ def application(detector: AnomalyDetector, options: Options) -> FastAPI:
 
     app = FastAPI(title="lightning-ad", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(Limits, largest=options.largest, token=options.token, rate=options.rate)
-    page = "".join(shell("Drop photographs", ("dom.js", "drop.js"), _content(detector, options)))
-
-    @app.get("/", response_class=HTMLResponse)
-    async def drop() -> HTMLResponse:
-        """A page that shows heat, regions and verdict of what is dropped on it."""
-        return HTMLResponse(page, headers={"content-security-policy": POLICY})
-
-    @app.get("/health")
-    async def health() -> Health:
-        """Whether the server is up."""
-        return Health(status="ok", method=type(detector).__name__, categories=detector.categories)
-
-    @app.post("/predict", responses=REFUSALS, response_model_exclude_unset=True)
-    async def predict(
-        request: Request,
-        files: Annotated[list[UploadFile], File(description="photographs, one or several")],
-        category: Annotated[str | None, Query(description="theirs, if it is known")] = None,
-        picture: Annotated[bool, Query(description="also draw heat and regions")] = False,
-    ) -> Predictions:
-        """Score photographs."""
-        images = await _images(request.app.state.batches, detector, files, category, picture)
-        about = {"format": FORMAT, "method": type(detector).__name__, "fingerprint": None}
-        return Predictions.model_validate(
-            {**about, "root": None, **detector.decision(), "images": images}
-        )
-
+    app.include_router(routes)
+    app.state.detector = detector
+    content = {
+        "method": type(detector).__name__,
+        "categories": detector.categories,
+        "needsToken": options.token is not None,
+    }
+    app.state.page = "".join(shell("Drop photographs", ("dom.js", "drop.js"), content))
     return app
+
+
+routes = APIRouter()
+
+
+@routes.get("/", response_class=HTMLResponse)
+async def drop(request: Request) -> HTMLResponse:
+    """A page that shows heat, regions and verdict of what is dropped on it."""
+    return HTMLResponse(request.app.state.page, headers={"content-security-policy": POLICY})
+
+
+@routes.get("/health")
+async def health(request: Request) -> Health:
+    """Whether the server is up."""
+    detector = request.app.state.detector
+    return Health(status="ok", method=type(detector).__name__, categories=detector.categories)
+
+
+@routes.post("/predict", responses=REFUSALS, response_model_exclude_unset=True)
+async def predict(
+    request: Request,
+    files: Annotated[list[UploadFile], File(description="photographs, one or several")],
+    category: Annotated[str | None, Query(description="theirs, if it is known")] = None,
+    picture: Annotated[bool, Query(description="also draw heat and regions")] = False,
+) -> Predictions:
+    """Score photographs."""
+    detector = request.app.state.detector
+    images = await _images(request.app.state.batches, detector, files, category, picture)
+    about = {"format": FORMAT, "method": type(detector).__name__, "fingerprint": None}
+    return Predictions.model_validate(
+        {**about, "root": None, **detector.decision(), "images": images}
+    )
 
 
 async def _images(
@@ -155,12 +169,3 @@ def pixels_in(content: bytes, name: str, white_level: int) -> Pixels:
     if values is None:
         raise HTTPException(413, f"{name} has more than {MOST_PIXELS:,} pixels: cut it into tiles")
     return as_rgb(in_rgb_order(values), Path(name), white_level)
-
-
-def _content(detector: AnomalyDetector, options: Options) -> dict[str, Any]:
-    return {
-        "method": type(detector).__name__,
-        "categories": detector.categories,
-        "needsToken": options.token is not None,
-        "largest": options.largest,
-    }
