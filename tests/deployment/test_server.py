@@ -112,7 +112,7 @@ def test_an_answer_is_what_predictions_json_says(client, checkpoint, tmp_path):
 def test_callers_at_once_get_their_own_answers(client, detector):
     contents = photographs(24)
     expected = [predicted(detector, content) for content in contents]
-    with ThreadPoolExecutor(24) as pool:
+    with ThreadPoolExecutor(96) as pool:
         answers = list(pool.map(lambda content: ask(client, content), contents * 4))
     for answer, finding in zip(answers, expected * 4, strict=True):
         assert answer.status_code == 200
