@@ -134,8 +134,13 @@ class FeatureSpaceDetector(AnomalyDetector):
             )
 
     def layers(self, image: Tensor) -> list[Tensor]:
-        """The backbone's layers (B, C_i, h_i, w_i) for images (B, 3, H, W)."""
-        return [layer.float() for layer in self.in_precision(self.features)(image)]
+        """The backbone's layers (B, C_i, h_i, w_i) for images (B, 3, H, W).
+
+        In float32 whatever the precision: whitening gives components that hardly vary nearly the
+        weight of others, and in bfloat16 an eighth of them is rounding.
+        """
+        with torch.autocast(image.device.type, enabled=False):
+            return self.features(image)
 
     def points(self, image: Tensor) -> Tensor:
         """Patches (B, K, h, w) of images (B, 3, H, W), as points of the space."""

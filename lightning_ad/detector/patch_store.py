@@ -29,7 +29,7 @@ from lightning_ad.maths.patches import PatchSpace
 
 STEPS = 100
 """Steps of an epoch."""
-FORMAT = 1  # raise it whenever the same images and weights would give other files
+FORMAT = 2  # raise it whenever the same images and weights would give other files
 ADVICE = "set data.cache_dir to a folder on a larger disk"
 
 

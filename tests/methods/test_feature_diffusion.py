@@ -158,6 +158,14 @@ def test_neighbours_do_not_matter():
     torch.testing.assert_close(together.anomaly_map[2:3], alone.anomaly_map, rtol=1e-5, atol=1e-5)
 
 
+def test_half_precision_leaves_the_patches_as_they_are():
+    found, test = detector(), images(2)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        half = found.points(test)
+    with torch.no_grad():
+        assert torch.equal(half, found.points(test))
+
+
 def test_an_image_of_no_known_category_is_taken_for_the_likeliest():
     found, test = opinionated(detector(categories=2)), images(6)
     with torch.no_grad():
