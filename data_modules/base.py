@@ -21,7 +21,7 @@ from data_modules.problems import DataError, Problem
 from data_modules.reading.cache import DecodedCache, user_cache_dir
 from data_modules.reading.check import check_files
 from data_modules.reading.dataset import AnomalyDataset, Described
-from data_modules.reading.extent import vanishing
+from data_modules.reading.extent import unseen_region, vanishing
 from data_modules.reading.framing import Augmentation, Framing
 from data_modules.reading.geometry import Fit, Size, height_and_width, plain, written
 from data_modules.reading.images import (
@@ -154,7 +154,8 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
             dark_images = dark(self.first_peaks(), self.framing.white_level)
             tested = [record for record in self._listed if record.split == "test"]
             small = vanishing(tested, self.framing, self.mask_rule)
-            log_remarks(self.data_set, [*self.remarks(), *dark_images, *small])
+            cut = unseen_region(tested, self.framing, self.region)
+            log_remarks(self.data_set, [*self.remarks(), *dark_images, *small, *cut])
             self._remarked = True
 
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -14,6 +14,7 @@ from data_modules.problems import ImageError, Problem
 from data_modules.reading.framing import Framing
 from data_modules.reading.geometry import written
 from data_modules.reading.images import MaskRule, Pixels, size_of, true_mask
+from data_modules.reading.interest import RegionOfInterest
 from data_modules.records import Record
 
 CELL = 8
@@ -68,6 +69,24 @@ def vanishing(records: Sequence[Record], framing: Framing, rule: MaskRule) -> It
     if areas and 2 * small >= len(areas):
         detail = too_small(small, areas, framing)
         yield Problem("defects too small to be seen", masked[0].image, detail)
+
+
+def unseen_region(
+    records: Sequence[Record], framing: Framing, region: RegionOfInterest | None
+) -> Iterator[Problem]:
+    """A remark if half of a region of interest lies where no network sees it."""
+    for record in records[:SAMPLE] if region else ():
+        try:
+            mask = region.mask(record.image, record.category, size_of(record.image))
+        except ImageError:
+            continue  # the check of all regions says so
+        size = (mask.shape[0], mask.shape[1])
+        seen = sum(areas_seen(mask, framing)) / scale_of(framing, size) ** 2
+        if 2 * seen <= int(mask.sum()):
+            share = f"{100 * seen / max(1, int(mask.sum())):.0f} % of it"
+            detail = f"a network sees {share}, the rest is cropped: choose data.fit pad"
+            yield Problem("region of interest cut off", record.image, detail)
+            return
 
 
 def too_small(small: int, areas: Sequence[float], framing: Framing) -> str:

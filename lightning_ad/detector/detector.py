@@ -268,6 +268,9 @@ class AnomalyDetector(LightningModule, ABC):
         framing = self.framing
         if framing is None:
             raise RuntimeError("only what `load_detector` returns knows how photographs are read")
+        if framing.whole and len(photographs) > 1:  # whose sizes may differ
+            each = zip(photographs, categories, interests, strict=True)
+            return [self.predict_all([p], [c], [i])[0] for p, c, i in each]
         which = torch.tensor([self.number_of(name) for name in categories], device=self.device)
         sizes = [(pixels.shape[0], pixels.shape[1]) for pixels in photographs]
         masks = [

@@ -88,3 +88,16 @@ def test_without_defects_the_cell_is_measured():
 def test_shapes_that_differ_get_no_common_size():
     [line] = advice([(100, 40), (100, 160), (100, 100)], [500.0], framing(100))
     assert "0.46 to 1.54 times as wide as high" in line and "image_size" not in line
+
+
+@pytest.mark.parametrize(("left", "said"), [(0, True), (150, False)])
+def test_a_run_says_that_half_of_its_region_is_cut_off(tmp_path, caplog, left, said):
+    root, region = _tree(tmp_path / "parts", (200, 400), 60), np.zeros((200, 400), np.uint8)
+    region[:, left : left + 120] = 255
+    write(tmp_path / "roi.png", region)
+    options = {"image_size": 64, "fit": "crop", "num_workers": 0, "cache": False}
+    data = Folder(str(root), roi=str(tmp_path / "roi.png"), **options)
+    with caplog.at_level(logging.WARNING):
+        data.setup("fit")
+    assert ("region of interest cut off" in caplog.text) == said
+    assert ("a network sees 17 % of it" in caplog.text) == said
