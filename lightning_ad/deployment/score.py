@@ -11,6 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+READ = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION  # as in training
+
 
 def noise(pixels: np.ndarray, draws: int) -> np.ndarray:
     """The noise (draws, 3, H, W) that a detector on a CPU draws from its pixels (H, W, 3)."""
@@ -38,6 +40,10 @@ def _normal(words: np.random.RandomState, count: int) -> np.ndarray:
 def seen(photograph: np.ndarray, preprocessing: dict[str, Any]) -> np.ndarray:
     """What the model sees (H, W, 3), in the order red, green, blue, of pixels as OpenCV reads."""
     assert preprocessing["interpolation"] == "area", "resize as Pillow does, see the card"
+    if photograph.dtype == np.uint16:
+        white = preprocessing["white_level"]
+        bounded = np.minimum(photograph, white).astype(np.uint32)
+        photograph = ((bounded * 255 + white // 2) // white).astype(np.uint8)
     frame, own = np.array(preprocessing["resize"]), np.array(photograph.shape[:2])
     crop = preprocessing["fit"] == "crop"  # fills the frame in its own aspect ratio
     size = np.maximum(1, np.rint((frame / own).max() * own)).astype(int) if crop else frame
@@ -57,7 +63,10 @@ def main(model: str, *files: str) -> None:
     card = json.loads(Path(model).with_suffix(".json").read_text("utf-8"))
     session = onnxruntime.InferenceSession(model, providers=onnxruntime.get_available_providers())
     for file in files:
-        pixels = seen(cv2.imread(file), card["preprocessing"])
+        photograph = cv2.imread(file, READ)
+        if photograph is None:
+            sys.exit(f"{file} is no image that can be read")
+        pixels = seen(photograph, card["preprocessing"])
         inputs = {"image": pixels[None]}
         if card["noise_draws"]:
             inputs["noise"] = noise(pixels, card["noise_draws"])[None]

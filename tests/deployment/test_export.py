@@ -7,7 +7,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from data_modules.reading.formats import ORIENTATION
 from data_modules.reading.framing import Framing
 from lightning_ad import load_detector
 from lightning_ad.cli import main
@@ -120,6 +122,12 @@ def exported(trained):
 
 def test_the_script_beside_the_file_needs_no_torch(trained, exported, tmp_path):
     photographs = [write(tmp_path / f"{i}.png", texture(i, 40 + i, 50)) for i in range(3)]
+    deep = texture(3, 44, 61).astype(np.uint16) * 257 - np.arange(61, dtype=np.uint16)[:, None]
+    photographs.append(write(tmp_path / "deep.png", np.maximum(deep, 61)))
+    turned = Image.fromarray(texture(4, 30, 70))
+    turned.getexif()[ORIENTATION] = 6
+    photographs.append(tmp_path / "turned.png")
+    turned.save(photographs[-1], exif=turned.getexif())
     code = """
         import runpy, sys
         for name in ("torch", "lightning", "lightning_ad", "data_modules", "PIL"):
@@ -132,7 +140,7 @@ def test_the_script_beside_the_file_needs_no_torch(trained, exported, tmp_path):
     run = subprocess.run([*command, *photographs], check=True, capture_output=True, text=True)
     detector = load_detector(trained("PatchCore"))
     lines = run.stdout.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 5
     for line, photograph in zip(lines, photographs, strict=True):
         found = detector.predict(photograph)
         assert f"{photograph}: {found.verdict}, score " in line
