@@ -221,7 +221,7 @@ class Panels(Callback):
 
 def choose(records: Iterable[Record], number: int) -> list[Record]:
     """Choose up to `number`, a quarter of them normal unless there are too few of either kind."""
-    ordered = sorted(records, key=lambda record: draw_lot(record.image.name))
+    ordered = sorted(records, key=lambda r: draw_lot(f"{r.category}/{r.defect}/{r.image.name}"))
     defective = [record for record in ordered if record.label]
     normal = [record for record in ordered if not record.label]
     normal_share = max(number // 4, number - len(defective))
