@@ -103,11 +103,7 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         super().__init__()
         # Images are read in parallel already, and OpenCV's own threads do not survive a fork.
         cv2.setNumThreads(0)
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"data.val_fraction must lie between 0 and 1, not {val_fraction}")
-        for name, value in (("image_size", image_size), ("batch_size", batch_size)):
-            if min(height_and_width(value)) < 1:
-                raise ValueError(f"data.{name} must be at least 1, not {written(value)}")
+        _require_sensible(val_fraction, image_size, batch_size)
         self.root = self.locate(root)
         self.category = category
         self.image_size = plain(image_size)
@@ -373,3 +369,11 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _require_sensible(val_fraction: float, image_size: Size, batch_size: int) -> None:
+    if not 0 < val_fraction < 1:
+        raise ValueError(f"data.val_fraction must lie between 0 and 1, not {val_fraction}")
+    for name, value in (("image_size", image_size), ("batch_size", batch_size)):
+        if min(height_and_width(value)) < 1:
+            raise ValueError(f"data.{name} must be at least 1, not {written(value)}")

@@ -7,7 +7,6 @@ steps, a `Detection` that never depends on the other images of a batch, calibrat
 images, and checkpoints that suffice alone.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from data_modules.reading.images import Pixels
 from data_modules.reading.interest import ALL
 from lightning_ad.detector import thresholds
 from lightning_ad.detector.calibration import Calibration
+from lightning_ad.detector.deciding import Deciding
 from lightning_ad.detector.judged import JUDGED, judged_part
 from lightning_ad.detector.memory import MemoryPass
 from lightning_ad.detector.normals import relative_to_normals
@@ -89,7 +89,7 @@ class Phase:
     """Images per process and step; None leaves them to the data."""
 
 
-class AnomalyDetector(LightningModule, ABC):
+class AnomalyDetector(Deciding, LightningModule, ABC):
     """Base of all methods.
 
     Args:
@@ -138,11 +138,6 @@ class AnomalyDetector(LightningModule, ABC):
         """What its checkpoints carry about settings and data, see `lightning_ad.experiment`."""
         self.phase = ""
         self.framing: Framing | None = None
-        self.threshold_by_hand: float | None = None
-        self.calibrated_rate: float | None = None
-        """The false-alarm rate that its checkpoint was calibrated for."""
-        self.smallest_region = 1
-        """Area in pixels of a photograph below which no region is reported."""
         self.precision = "32-true"
         self.settled: int | None = None
         """The category that all images are scored as, see `settle`."""
@@ -409,73 +404,6 @@ class AnomalyDetector(LightningModule, ABC):
                 f"{tuple(found.shape)}"
             )
 
-    def decide_by(
-        self,
-        false_alarm_rate: float | None = None,
-        threshold: float | None = None,
-        smallest_region: int = 1,
-    ) -> None:
-        """Move the thresholds; nothing is trained or scored again.
-
-        Args:
-            false_alarm_rate: see `AnomalyDetector`; if not given, it stays as it is.
-            threshold: a score above which images count as anomalous, instead of the calibrated
-                one; that of pixels stays.
-            smallest_region: area in pixels of a photograph below which no region is reported.
-
-        Raises:
-            ValueError: for what is no such number, or for both a rate and a threshold.
-        """
-        thresholds.require_decision(false_alarm_rate, threshold, smallest_region)
-        self.threshold_by_hand, self.smallest_region = threshold, smallest_region
-        if false_alarm_rate is not None:
-            self.false_alarm_rate = false_alarm_rate
-            self.set_thresholds()
-
-    def threshold(self, false_alarm_rate: float, category: str | None = None) -> float:
-        """The image threshold of another false-alarm rate; `decide_by` makes it the one in force.
-
-        ``category`` is one of `categories`; None takes the normal images of all of them.
-        """
-        number = self.number_of(category)
-        return thresholds.threshold_of(self.calibration, false_alarm_rate, number)
-
-    def decision(self) -> dict[str, Any]:
-        """Where the thresholds in force come from, by the names of predictions.json."""
-        if self.threshold_by_hand is not None:
-            return {"false_alarm_rate": None, "threshold_from": "hand"}
-        if "image_threshold" not in self.calibration:
-            return {"false_alarm_rate": None, "threshold_from": None}
-        return {"false_alarm_rate": self.false_alarm_rate, "threshold_from": "calibration"}
-
-    def described_decision(self) -> list[str]:
-        """The same in lines, with what is to be said against it."""
-        if self.threshold_by_hand is not None:
-            return [f"flagged above {self.threshold_by_hand:g}, a threshold given by hand"]
-        if "image_threshold" not in self.calibration:
-            return []
-        rate = thresholds.percent(self.false_alarm_rate)
-        return [
-            f"flagged at a stated false-alarm rate of {rate}",
-            *thresholds.shortage(thresholds.fewest(self.calibration), self.false_alarm_rate),
-        ]
-
-    def number_of(self, category: str | None) -> int:
-        """The index of one of `categories`, or `UNKNOWN_CATEGORY` for None."""
-        if category not in (None, *self.categories):
-            raise ValueError(f"category '{category}' is none of the detector's, {self.categories}")
-        return UNKNOWN_CATEGORY if category is None else self.categories.index(category)
-
-    def image_threshold(self, category: Tensor) -> Tensor:
-        """Score (B,) above which an image of the category (B,) is called anomalous."""
-        if self.threshold_by_hand is not None:
-            return torch.full(category.shape, self.threshold_by_hand, device=category.device)
-        return self._threshold("image_threshold", category)
-
-    def pixel_threshold(self, category: Tensor) -> Tensor:
-        """Map value (B,) above which a pixel is called anomalous."""
-        return self._threshold("pixel_threshold", category)
-
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
         """Load weights and calibration; the thresholds become those of `false_alarm_rate`."""
         result = super().load_state_dict(state_dict, *args, **kwargs)
@@ -485,21 +413,7 @@ class AnomalyDetector(LightningModule, ABC):
 
     def fingerprint_fields(self, datamodule: Any) -> dict[str, Any]:
         """What the numbers of a test depend on beside `protocol` and data, as JSON values."""
-        fields = thresholds.part_calibrated_on(self.calibration)
-        if self.threshold_by_hand is not None:
-            return fields | {"moved_to": f"threshold {self.threshold_by_hand:g}"}
-        if self.calibrated_rate not in (None, self.false_alarm_rate):
-            return fields | {"moved_to": f"false_alarm_rate {self.false_alarm_rate:g}"}
-        return fields
-
-    def set_thresholds(self) -> None:
-        """Take thresholds for `false_alarm_rate` from the held-out images' scores."""
-        thresholds.set_thresholds(self.calibration, len(self.categories), self.false_alarm_rate)
-
-    def _threshold(self, name: str, category: Tensor) -> Tensor:
-        if name not in self.calibration:
-            return torch.full(category.shape, math.nan, device=category.device)
-        return self.calibration.of(name, category)
+        return thresholds.part_calibrated_on(self.calibration) | self.moved_to()
 
     def setting_of(self, name: str, category: Tensor) -> Tensor:
         """A setting in `by_category`, as a number (B,) for each image of the categories (B,)."""
