@@ -48,7 +48,7 @@ class Report(Callback):
             write_json(folder / EVIDENCE, self._evidence(trainer, detector))
             results = read_results(folder)
             write_report(results)
-        except (OSError, DataError) as error:
+        except (OSError, ValueError, DataError) as error:
             log.warning(
                 "no report, as %s; all results are in %s, and 'lightning report %s' makes one "
                 "of them",
