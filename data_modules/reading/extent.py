@@ -75,7 +75,9 @@ def unseen_region(
     records: Sequence[Record], framing: Framing, region: RegionOfInterest | None
 ) -> Iterator[Problem]:
     """A remark if half of a region of interest lies where no network sees it."""
-    for record in records[:SAMPLE] if region else ():
+    if region is None:
+        return
+    for record in records[:SAMPLE]:
         try:
             mask = region.mask(record.image, record.category, size_of(record.image))
         except ImageError:

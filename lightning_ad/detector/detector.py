@@ -585,7 +585,7 @@ class AnomalyDetector(Deciding, LightningModule, ABC):
                 "data.image_size out"
             )
         framing = getattr(datamodule, "framing", self.framing)  # of others' data there may be none
-        if self.framing and self.framing.fit != framing.fit:
+        if self.framing and framing and self.framing.fit != framing.fit:
             raise ValueError(
                 f"the checkpoint was trained with data.fit {self.framing.fit}, not {framing.fit}: "
                 "leave data.fit out"
