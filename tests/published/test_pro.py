@@ -9,18 +9,18 @@ import torch
 from lightning_ad.metrics import evaluate_maps
 from lightning_ad.published import PublishedPRO, pro_200_thresholds
 from tests import reference
-from tests.metrics.test_evaluate_maps import random_case
+from tests.metrics.test_evaluate_maps import rectangles
 
 
 @pytest.mark.parametrize("size", [24, 48])
 def test_value_is_that_of_the_published_loop(size):
-    maps, masks = random_case(11, images=8, size=size)
+    maps, masks = rectangles(11, images=8, size=size)
     expected = reference.pro_200_thresholds(maps, masks)
     assert pro_200_thresholds(maps, masks) == pytest.approx(expected, abs=1e-6)
 
 
 def test_it_differs_from_the_exact_value_and_changes_with_the_scale():
-    maps, masks = random_case(11, images=8, size=48)
+    maps, masks = rectangles(11, images=8, size=48)
     maps, rescaled = np.exp(maps), np.exp(4 * maps)
     published = pro_200_thresholds(maps, masks)
     assert abs(pro_200_thresholds(rescaled, masks) - published) > 0.1
