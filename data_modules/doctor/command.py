@@ -89,7 +89,9 @@ def diagnose(data: AnomalyDataModule) -> Diagnosis:
     counts = count_images(data)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        found = progress.track(examine_all(data), len(examined(data)), description="examining")
+        found = progress.track(
+            examine_all(data, data.framing), len(examined(data)), description="examining"
+        )
         findings = list(found)
         leaks = [] if data.only_predicts else _compared(data, findings, progress)
     problems = [problem for finding in findings for problem in finding.problems]

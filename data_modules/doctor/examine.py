@@ -51,13 +51,11 @@ class Finding:
     """Of each defect, in pixels as a network sees it."""
 
 
-def examine_all(data: Catalogue) -> Iterator[Finding]:
+def examine_all(data: Catalogue, framing: Framing) -> Iterator[Finding]:
     """One finding per record, on all cores."""
     with ThreadPoolExecutor() as pool:
         yield from pool.map(
-            lambda record: examine(
-                record, data.mask_rule, data.published_empty_masks, data.framing
-            ),
+            lambda record: examine(record, data.mask_rule, data.published_empty_masks, framing),
             examined(data),
         )
 

@@ -170,6 +170,6 @@ def _as_large(part: Pixels, size: tuple[int, int]) -> Pixels:
     return resized(values, size)[0].round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
-def few_of(tiles: list[Tile], most: int) -> list[Tile]:
+def few_of(tiles: list[Record], most: int) -> list[Record]:
     """At most so many of the tiles, at even distances."""
     return [tiles[i * len(tiles) // most] for i in range(most)] if len(tiles) > most else tiles
