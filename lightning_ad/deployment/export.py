@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from data_modules.reading.store import make_folder, written_whole
 from lightning_ad.deployment import score
@@ -77,7 +77,11 @@ def export(order: Order) -> Parity:
     pixels, defective = samples(files, detector.framing, DEFECTS[order.precision])
     expected, draws = scored_by_detector(detector, pixels, number, threshold)
     log.info("tracing %s: minutes where a sampler takes many steps", type(detector).__name__)
-    made = {"file": order.output.name, "format": order.format, "precision": order.precision}
+    made: dict[str, Any] = {
+        "file": order.output.name,
+        "format": order.format,
+        "precision": order.precision,
+    }
     if order.format == "onnx":
         made["opset"] = order.opset
     card = card_of(order.checkpoint, loaded, number, draws, made)

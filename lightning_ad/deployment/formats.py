@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.export import ExportedProgram
 
 from lightning_ad.deployment.graph import INPUTS, OUTPUTS
@@ -58,13 +59,32 @@ def require_packages(packages: tuple[str, ...], extra: str) -> None:
         )
 
 
+def _distances(a: Tensor, b: Tensor, p: float, compute_mode: int | None = None) -> Tensor:
+    """torch.cdist (N, M) of points (N, D) and (M, D), which ONNX has no operator for."""
+    difference = (a[:, None] - b[None]).abs()
+    return difference.sum(-1) if p == 1 else difference.square().sum(-1).sqrt()
+
+
+def _places(edges: Tensor, values: Tensor, right: bool = False) -> Tensor:
+    """torch.searchsorted (B, N) of values (B, N) among sorted edges (B, M), alike."""
+    first, second = edges[:, None], values[:, :, None]
+    return (first <= second if right else first < second).sum(-1)
+
+
+LACKING = {
+    torch.ops.aten.cdist.default: _distances,
+    torch.ops.aten.searchsorted.Tensor: _places,
+}
+"""What D3AD and DeCo-Diff use and ONNX lacks, in operators that it has."""
+
+
 def _write_onnx(program: ExportedProgram, path: Path, threshold: float, opset: int) -> None:
     """Write a program for ONNX Runtime, in which the threshold need not be given."""
     import onnx_ir as ir
 
     used = [name for name in INPUTS if name in _inputs_of(program)]
     exported = torch.onnx.export(
-        program.run_decompositions(),
+        program.run_decompositions(LACKING),
         dynamo=True,
         opset_version=opset,
         input_names=used,
@@ -78,8 +98,10 @@ def _write_onnx(program: ExportedProgram, path: Path, threshold: float, opset: i
     graph.initializers["threshold"] = value
     for each in [*graph.inputs, *graph.outputs]:
         if each.name != "threshold":
-            each.shape = ir.Shape(["batch", *each.shape[1:]])
-    size = sum(each.const_value.nbytes for each in graph.initializers.values())
+            own: Any = each.shape
+            each.shape = ir.Shape(["batch", *own[1:]])
+    weights: list[Any] = [each.const_value for each in graph.initializers.values()]
+    size = sum(weight.nbytes for weight in weights)
     if size > LARGEST:
         raise ValueError(
             f"weights and memory take {size / 2**30:.1f} GiB, a file of ONNX holds 2: take "

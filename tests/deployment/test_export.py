@@ -17,10 +17,11 @@ from lightning_ad.deployment import export as exporting
 from lightning_ad.deployment import score
 from lightning_ad.deployment.card import preprocessing_of
 from lightning_ad.deployment.export import Order, export
-from lightning_ad.deployment.formats import FORMATS
+from lightning_ad.deployment.formats import FORMATS, LACKING
 from lightning_ad.deployment.graph import program_of
 from lightning_ad.deployment.parity import ParityError, inputs_of, scored_by_detector
 from lightning_ad.maths.diffusion import seeded_noise
+from lightning_ad.maths.nearest import bin_of, distance_to_nearest
 from tests.fakes import texture, write, write_mtd, write_mvtec
 from tests.shrunk import EXPERIMENTS, fit_method
 
@@ -226,3 +227,31 @@ def test_a_place_that_cannot_be_written_is_said_before_work(trained, tmp_path, m
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         export(Order(trained("PatchCore"), tmp_path / "file/model.onnx"))
+
+
+class Neighbours(torch.nn.Module):
+    """What D3AD and DeCo-Diff do that ONNX has no operators for."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("bank", torch.rand(12, 50, generator=torch.Generator().manual_seed(0)))
+        self.register_buffer("edges", torch.linspace(0, 20, 11, dtype=torch.float64)[None])
+
+    def forward(self, rows):
+        distance = distance_to_nearest(rows, self.bank, 3)
+        exact = torch.cdist(rows, self.bank, compute_mode="donot_use_mm_for_euclid_dist")
+        return distance, bin_of(distance, self.edges.expand(rows.shape[0], -1)), exact
+
+
+def test_what_onnx_lacks_is_computed_by_what_it_has(tmp_path):
+    import onnxruntime
+
+    rows, module = torch.rand(3, 50, generator=torch.Generator().manual_seed(1)), Neighbours()
+    batch = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(module, (rows[:2],), dynamic_shapes=batch)
+    torch.onnx.export(program.run_decompositions(LACKING), dynamo=True, verbose=False).save(
+        tmp_path / "model.onnx"
+    )
+    found = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"rows": rows.numpy()})
+    for one, expected in zip(found, module(rows), strict=True):
+        torch.testing.assert_close(torch.from_numpy(one), expected)
