@@ -123,10 +123,14 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         )
         self.cache = cache
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else user_cache_dir()
-        self.stored: Dataset | None = None
-        """What training reads instead of images, as long as a method has computed it of them."""
         self.max_megapixels = max_megapixels
         self.roi = Path(roi).expanduser() if roi else None
+        self._know_nothing()
+
+    def _know_nothing(self) -> None:
+        """Start without what is found out on the way."""
+        self.stored: Dataset | None = None
+        """What training reads instead of images, as long as a method has computed it of them."""
         self._region: RegionOfInterest | None = None
         self._loads: dict[Split, Load] = {}
         self._sizes: dict[Path, tuple[int, int]] = {}
