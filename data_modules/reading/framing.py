@@ -10,6 +10,7 @@ from data_modules.reading.geometry import (
     Fit,
     Place,
     Size,
+    Window,
     height_and_width,
     place_of,
     visible,
@@ -125,7 +126,7 @@ class Framing:
         """Where a photograph (H, W) lies in the frame."""
         return place_of(photograph, self.frame, self.fit)
 
-    def window(self, photograph: tuple[int, int]) -> tuple[slice, slice]:
+    def window(self, photograph: tuple[int, int]) -> Window:
         """Rows and columns of what a network sees that show the photograph (H, W), not padding."""
         if self.whole:
             return slice(0, photograph[0]), slice(0, photograph[1])

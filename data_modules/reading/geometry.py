@@ -7,6 +7,10 @@ Size: TypeAlias = int | tuple[int, int]
 """The side of a square, or height and width."""
 
 
+Window: TypeAlias = tuple[slice, slice]
+"""Rows and columns."""
+
+
 class Place(NamedTuple):
     """How large a photograph is in its frame, and where its first pixel lies, in pixels of it."""
 

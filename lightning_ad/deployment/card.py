@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from data_modules.reading.framing import Framing
+from data_modules.reading.geometry import Window
 from data_modules.reading.texts import read_json
 from lightning_ad.deployment.scorer import Loaded
 from lightning_ad.detector.detector import AnomalyDetector
@@ -20,7 +21,12 @@ USED = ("lightning-ad", "torch", "onnx", "onnxruntime", "onnxscript")
 
 
 def card_of(
-    checkpoint: Path, loaded: Loaded, number: int, draws: int, made: dict[str, Any]
+    checkpoint: Path,
+    loaded: Loaded,
+    number: int,
+    draws: int,
+    window: Window | None,
+    made: dict[str, Any],
 ) -> dict[str, Any]:
     """The card of an export, as JSON values.
 
@@ -29,6 +35,7 @@ def card_of(
         loaded: what it holds.
         number: the category that all images are scored as.
         draws: how often the method draws noise for an image.
+        window: where padded images show the photograph.
         made: how the file was made: its name, format, precision.
     """
     detector = loaded.detector
@@ -41,7 +48,7 @@ def card_of(
         "method": type(detector).__name__,
         "categories": detector.categories,
         "category": detector.categories[number] if known else None,
-        "preprocessing": preprocessing_of(detector.framing),
+        "preprocessing": preprocessing_of(detector.framing, window),
         **{name: float(detector.calibration[name][number]) for name in thresholds},
         "false_alarm_rate": detector.false_alarm_rate,
         "noise_draws": draws,
@@ -59,7 +66,7 @@ def card_of(
     }
 
 
-def preprocessing_of(framing: Framing) -> dict[str, Any]:
+def preprocessing_of(framing: Framing, window: Window | None = None) -> dict[str, Any]:
     """How a photograph becomes what the model sees, in words and in numbers."""
     (height, width), frame, (top, left) = framing.seen, framing.frame, framing.cut
     how = {
@@ -70,6 +77,7 @@ def preprocessing_of(framing: Framing) -> dict[str, Any]:
     fit = {
         "squash": ", the aspect ratio not kept",
         "crop": " at least, in its own aspect ratio, and the middle cut out",
+        "pad": " at most, in its own aspect ratio, in the middle of what it mirrors around it",
     }[framing.fit]
     cut = f"; the central {height} x {width} pixels are seen" if (top, left) != (0, 0) else ""
     return {
@@ -81,6 +89,7 @@ def preprocessing_of(framing: Framing) -> dict[str, Any]:
         "resize": list(frame),
         "interpolation": framing.interpolation,
         "crop": [top, left, top + height, left + width],
+        "shown": [[side.start, side.stop] for side in window] if window else None,
         "white_level": framing.white_level,
     }
 

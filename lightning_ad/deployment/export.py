@@ -74,8 +74,8 @@ def export(order: Order) -> Parity:
     threshold = _exportable(detector, number)
     assert detector.framing is not None, "a loaded detector knows its framing"
     files = photographs(order.images, loaded.config, order.category)
-    pixels, defective = samples(files, detector.framing, DEFECTS[order.precision])
-    expected, draws = scored_by_detector(detector, pixels, number, threshold)
+    pixels, defective, window = samples(files, detector.framing, DEFECTS[order.precision])
+    expected, draws = scored_by_detector(detector, pixels, number, threshold, window)
     log.info("tracing %s: minutes where a sampler takes many steps", type(detector).__name__)
     made: dict[str, Any] = {
         "file": order.output.name,
@@ -84,10 +84,10 @@ def export(order: Order) -> Parity:
     }
     if order.format == "onnx":
         made["opset"] = order.opset
-    card = card_of(order.checkpoint, loaded, number, draws, made)
+    card = card_of(order.checkpoint, loaded, number, draws, window, made)
     kind = FORMATS[order.format]
     with written_whole(order.output) as partial:
-        kind.write(program_of(detector, number, draws), partial, threshold, order.opset)
+        kind.write(program_of(detector, number, draws, window), partial, threshold, order.opset)
         if order.precision != "float32":
             reduce(partial, order.precision, pixels[:: 1 + DEFECTS[order.precision]], draws)
         found = scored_by_file(kind.load(partial), pixels, threshold, draws)
@@ -138,11 +138,6 @@ def _exportable(detector: AnomalyDetector, number: int) -> float:
         raise ValueError(
             "a detector in tiles takes photographs of any size, a graph takes one: export a run "
             "without --tiles, and cut photographs into tiles before it"
-        )
-    if detector.framing is not None and detector.framing.padded:
-        raise ValueError(
-            "data.fit pad scores only where the photograph lies, which depends on its shape: "
-            "export a run with squash or crop"
         )
     if kept_region(detector.calibration, detector.categories) or BY_IMAGE in detector.calibration:
         raise ValueError(

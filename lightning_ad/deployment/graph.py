@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from data_modules.reading.geometry import Window
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.maths.diffusion import Noise, seeded_noise
 
@@ -22,12 +23,17 @@ OUTPUTS = ("anomaly_map", "score", "anomalous")
 
 
 class Graph(nn.Module):
-    """Scores images of one settled category by a detector on the CPU, in float32."""
+    """Scores images of one settled category by a detector on the CPU, in float32.
 
-    def __init__(self, detector: AnomalyDetector, number: int) -> None:
+    Scores are of the ``window``, outside of which the images are padding.
+    """
+
+    def __init__(self, detector: AnomalyDetector, number: int, window: Window | None) -> None:
         super().__init__()
         detector.settle(number)
         self.detector, self.number = detector, number
+        everything = slice(None)
+        self.shown = (..., *(window or (everything, everything)))
 
     def forward(
         self, image: Tensor, threshold: Tensor, noise: Tensor | None = None
@@ -46,11 +52,14 @@ class Graph(nn.Module):
         category = torch.full((image.shape[0],), self.number, device=image.device)
         _, parts = detector.checked_compare(scaled, category)
         anomaly_map = detector.checked_fuse(parts, category)
-        score = detector.score(anomaly_map, parts)
+        shown = {name: part[self.shown] for name, part in parts.items()}
+        score = detector.score(anomaly_map[self.shown], shown)
         return anomaly_map.squeeze(1), score, score > threshold
 
 
-def program_of(detector: AnomalyDetector, number: int, draws: int) -> ExportedProgram:
+def program_of(
+    detector: AnomalyDetector, number: int, draws: int, window: Window | None = None
+) -> ExportedProgram:
     """The graph for batches of any length; the detector is no good for anything else after it.
 
     Raises:
@@ -66,7 +75,7 @@ def program_of(detector: AnomalyDetector, number: int, draws: int) -> ExportedPr
         shapes.append(any_length)
     try:
         with torch.no_grad():
-            graph = Graph(detector, number).eval()
+            graph = Graph(detector, number, window).eval()
             return torch.export.export(graph, tuple(inputs), dynamic_shapes=tuple(shapes))
     except Exception as error:
         raise ValueError(

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from data_modules.reading.dataset import as_tensor
+from data_modules.reading.geometry import Window
 from data_modules.reading.images import Pixels
 from lightning_ad.deployment.formats import Inputs, Run, Scored
 from lightning_ad.deployment.graph import counted_draws
@@ -60,17 +61,33 @@ class Parity:
 
 
 def scored_by_detector(
-    detector: AnomalyDetector, pixels: Pixels, number: int, threshold: float
+    detector: AnomalyDetector,
+    pixels: Pixels,
+    number: int,
+    threshold: float,
+    window: Window | None = None,
 ) -> tuple[Scored, int]:
-    """What a detector says of pixels (N, H, W, 3), and how often it draws noise for each."""
+    """What a detector says of pixels (N, H, W, 3), and how often it draws noise for each.
+
+    Outside of the ``window`` they are padding.
+    """
     found = []
     with counted_draws(detector) as draws:
         for part in _parts(pixels, "scoring by the detector"):
             image = torch.stack([as_tensor(each) for each in part])
-            detection = detector.detect(image, torch.full((len(image),), number))
+            category = torch.full((len(image),), number)
+            detection = detector.detect(image, category, _judged(image, window))
             score = detection.score.numpy()
             found.append(Scored(detection.anomaly_map[:, 0].numpy(), score, score > threshold))
     return _joined(found), max(draws, default=0)
+
+
+def _judged(image: torch.Tensor, window: Window | None) -> torch.Tensor | None:
+    if window is None:
+        return None
+    marks = torch.zeros_like(image[:, :1], dtype=torch.uint8)
+    marks[..., window[0], window[1]] = 1
+    return marks
 
 
 def scored_by_file(run: Run, pixels: Pixels, threshold: float, draws: int) -> Scored:

@@ -39,19 +39,28 @@ def _normal(words: np.random.RandomState, count: int) -> np.ndarray:
 
 def seen(photograph: np.ndarray, preprocessing: dict[str, Any]) -> np.ndarray:
     """What the model sees (H, W, 3), in the order red, green, blue, of pixels as OpenCV reads."""
-    assert preprocessing["interpolation"] == "area", "resize as Pillow does, see the card"
+    if preprocessing["interpolation"] != "area":
+        raise ValueError("this model wants it resized as Pillow does, see the card")
     if photograph.dtype == np.uint16:
         white = preprocessing["white_level"]
         bounded = np.minimum(photograph, white).astype(np.uint32)
         photograph = ((bounded * 255 + white // 2) // white).astype(np.uint8)
     frame, own = np.array(preprocessing["resize"]), np.array(photograph.shape[:2])
-    crop = preprocessing["fit"] == "crop"  # fills the frame in its own aspect ratio
-    size = np.maximum(1, np.rint((frame / own).max() * own)).astype(int) if crop else frame
+    factor = {"squash": frame / own, "crop": (frame / own).max(), "pad": (frame / own).min()}
+    size = np.maximum(1, np.rint(factor[preprocessing["fit"]] * own)).astype(int)
     how = cv2.INTER_AREA if (own > size).any() else cv2.INTER_LINEAR
     resized = cv2.resize(photograph[..., ::-1], size[::-1].tolist(), interpolation=how)
     above, before = (frame - size) // 2  # negative where the photograph is cut
-    resized = resized[-above:, -before:][: frame[0], : frame[1]]
+    resized = resized[max(0, -above) :, max(0, -before) :][: frame[0], : frame[1]]
     top, left, bottom, right = preprocessing["crop"]
+    if preprocessing["fit"] == "pad":
+        starts = np.maximum((above - top, before - left), 0)
+        stops = np.minimum(np.add(size, (above, before)), (bottom, right)) - (top, left)
+        if np.stack([starts, stops], 1).tolist() != preprocessing["shown"]:
+            raise ValueError("its shape is another than that of the photographs exported for")
+        rest = frame - size - (above, before)
+        mirrored = cv2.BORDER_REFLECT_101
+        resized = cv2.copyMakeBorder(resized, above, rest[0], before, rest[1], mirrored)
     return resized[top:bottom, left:right].astype(np.uint8)
 
 
@@ -66,7 +75,10 @@ def main(model: str, *files: str) -> None:
         photograph = cv2.imread(file, READ)
         if photograph is None:
             sys.exit(f"{file} is no image that can be read")
-        pixels = seen(photograph, card["preprocessing"])
+        try:
+            pixels = seen(photograph, card["preprocessing"])
+        except ValueError as error:
+            sys.exit(f"{file}: {error}")
         inputs = {"image": pixels[None]}
         if card["noise_draws"]:
             inputs["noise"] = noise(pixels, card["noise_draws"])[None]

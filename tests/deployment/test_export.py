@@ -68,15 +68,38 @@ def test_noise_of_numpy_is_that_of_torch(size):
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("fit", ["squash", "crop"])
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
 @pytest.mark.parametrize("size", [(30, 70), (90, 41), (100, 100), (20, 20)])
 @pytest.mark.parametrize(("seen", "frame"), [(32, 32), ((24, 40), (30, 50))])
 def test_the_script_shows_a_photograph_as_the_framing_does(fit, size, seen, frame):
     framing = Framing(seen, frame, (), fit=fit)
     photograph = texture(3, *size)
     expected = framing.shown(np.ascontiguousarray(photograph[..., ::-1]))
-    found = score.seen(photograph, preprocessing_of(framing))
+    window = framing.window(size) if fit == "pad" else None
+    found = score.seen(photograph, preprocessing_of(framing, window))
     np.testing.assert_array_equal(found, expected)
+
+
+def test_the_script_refuses_a_photograph_of_another_shape():
+    framing = Framing(32, 32, (), fit="pad")
+    described = preprocessing_of(framing, framing.window((30, 60)))
+    with pytest.raises(ValueError, match=r"shape is another"):
+        score.seen(texture(3, 60, 30), described)
+
+
+@pytest.mark.parametrize("method", ["PatchCore", "SimpleNet"])
+def test_padding_is_never_scored(trained, method):
+    """The best of the padding is better than all else, were it looked at."""
+    detector = load_detector(trained(method))
+    side = detector.framing.seen[0]
+    images, window = pixels(side), (slice(side // 4, side - side // 4), slice(0, side))
+    images[:, : side // 4] = np.random.default_rng(0).integers(0, 256, (side // 4, side, 3))
+    whole, _ = scored_by_detector(detector, images, 0, 0.0)
+    expected, draws = scored_by_detector(detector, images, 0, 0.0, window)
+    assert (expected.score < whole.score).any()
+    run = program_of(detector, 0, draws, window).module()
+    found = run(torch.from_numpy(images), torch.tensor(0.0))[1].numpy()
+    np.testing.assert_allclose(found, expected.score, 0, 1e-4 * np.ptp(whole.score))
 
 
 @pytest.mark.parametrize("method", EXPERIMENTS)
