@@ -102,6 +102,13 @@ def test_seeds_make_a_mean_and_a_deviation(ran, tmp_path):
     assert "| D3AD | 90.0 ± 0.0 |" in (tmp_path / "out/results.md").read_text()
 
 
+def test_a_method_without_a_recipe_is_named(ran, tmp_path):
+    with pytest.raises(SystemExit, match=r"draem has no .*gpu/draem.yaml: leave it out"):
+        ran("--methods", "draem", "--recipes", "gpu")
+    methods = {told.split(".yaml")[0].rpartition("/")[2] for told in ran("--recipes", "gpu")[1]}
+    assert "feature" in methods and "draem" not in methods
+
+
 def test_a_data_set_that_is_not_there_is_named(tmp_path):
     with pytest.raises(SystemExit, match=r"there is no folder .*: give --root, or set MVTEC_ROOT"):
         reproduce.main(["--data", "mvtec", "--root", str(tmp_path)])

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(study: Study, options: argparse.Namespace) -> int:
     where = parts(options.data, options.categories, options.splits)
-    todo = list(cells(options.methods, where, options.seeds))
+    todo = list(cells(_methods(study, options.methods), where, options.seeds))
     for part in where:
         study.compare(part)
     end = time.time() + 60 * options.minutes
@@ -55,6 +55,15 @@ def _run(study: Study, options: argparse.Namespace) -> int:
     return int(not all(study.is_done(cell) for cell in todo))
 
 
+def _methods(study: Study, named: list[str] | None) -> list[str]:
+    """The methods named, or all that have a recipe."""
+    known = [method for method in VALUE if study.recipe(method).exists()]
+    for method in named or []:
+        if method not in known:
+            sys.exit(f"{method} has no {study.recipe(method)}: leave it out, or write one")
+    return named or known
+
+
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reproduce", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -62,7 +71,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add("--data", nargs="+", choices=ROOTS, default=list(ROOTS))
     add("--categories", nargs="+", default=["bottle", "screw"], help="of MVTec AD")
     add("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="of the magnetic tiles")
-    add("--methods", nargs="+", choices=VALUE, default=list(VALUE))
+    add("--methods", nargs="+", choices=VALUE, help="if not given, all that have a recipe")
     add("--minutes", type=float, default=9.0, help="for everything")
     add("--seeds", type=int, default=1, help="how many, counted from 0")
     add("--root", type=Path, help="folder of mvtec/ and mtd/; else MVTEC_ROOT and MTD_ROOT say")

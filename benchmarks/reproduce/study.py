@@ -44,7 +44,7 @@ class Study:
     def is_done(self, cell: Cell) -> bool:
         """Whether a cell has its numbers, by today's recipe; one that failed is tried again."""
         known = self.found.get(cell, {})
-        return "metrics" in known and known["recipe"] == self._recipe(cell).read_text()
+        return "metrics" in known and known["recipe"] == self.recipe(cell.method).read_text()
 
     def run(self, cell: Cell, seconds: float) -> None:
         """Run a cell, or what an earlier call left of it, in so many seconds."""
@@ -61,7 +61,7 @@ class Study:
         came = worker.run([*told, *own], folder)
         self.found[cell] = came | {
             "cell": cell,
-            "recipe": self._recipe(cell).read_text(),
+            "recipe": self.recipe(cell.method).read_text(),
             "command": f"lightning {shlex.join(told)} --data.root ...",
             "hardware": hardware(),
         }
@@ -85,13 +85,14 @@ class Study:
 
     def _told(self, cell: Cell, seconds: float) -> list[str]:
         """What `lightning` is told about a cell, but for what depends on the machine."""
-        told = ["fit", "--config", str(self._recipe(cell)), *cell.part.options]
+        told = ["fit", "--config", str(self.recipe(cell.method)), *cell.part.options]
         told += ["--seed_everything", str(cell.seed)] if cell.seed else []
         timed = cell.method not in WITHOUT_TRAINING
         return [*told, "--time", f"{max(1, round(seconds))}s"] if timed else told
 
-    def _recipe(self, cell: Cell) -> Path:
-        return RECIPES / self.recipes / f"{cell.method}.yaml"
+    def recipe(self, method: str) -> Path:
+        """The file that says how a method is run."""
+        return RECIPES / self.recipes / f"{method}.yaml"
 
     def _record(self, cell: Cell) -> Path:
         return self.folder / "records" / f"{cell.name}.json"
