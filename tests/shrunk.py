@@ -115,7 +115,10 @@ def shrink(config: dict[str, Any], autoencoder: Path) -> list[str]:
     if "denoiser" in model:
         overrides += _network("denoiser", model["denoiser"]["class_path"].split(".")[-1])
     method = config["model"]["class_path"].split(".")[-1].removesuffix("AsPublished")
-    overrides += OF_METHOD.get(method, [SMALLER])
+    own = OF_METHOD.get(method, [SMALLER])
+    if config["model"]["class_path"].endswith("DeCoDiffAsPublished"):  # its steps are fixed
+        own = [SMALLER]
+    overrides += own
     if "features" in model:
         overrides += FEATURES
     if "training_epochs" in model:

@@ -29,7 +29,9 @@ def run(arguments: list[str], folder: Path) -> dict[str, Any]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(FORKED_FROM)
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(arguments, folder, there))
+    # A server that was started before keeps the environment of then.
+    given = (arguments, folder, there, dict(os.environ))
+    process = context.Process(target=_run, args=given)
     process.start()
     there.close()
     try:
@@ -45,7 +47,10 @@ def _death(code: int) -> str:
     return f"the process ended by signal {-code}" if code < 0 else f"the process ended with {code}"
 
 
-def _run(arguments: list[str], folder: Path, answer: Connection) -> None:
+def _run(
+    arguments: list[str], folder: Path, answer: Connection, environment: dict[str, str]
+) -> None:
+    os.environ.update(environment)
     with (folder / "log.txt").open("a") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
