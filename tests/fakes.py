@@ -317,3 +317,15 @@ TREES = {
     "Folder": Tree(write_folder, sets.Folder, ["tree"]),
 }
 """Every published layout; `Folder` names its category after the folder."""
+
+
+def write_autoencoder(folder: Path) -> None:
+    """The smallest AutoencoderKL, saved as a hub would serve it."""
+    from diffusers import AutoencoderKL  # slow, and needed by few tests
+
+    AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+    ).save_pretrained(folder)

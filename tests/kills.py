@@ -25,13 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 
 import lightning_ad.commands.experiment_cli  # noqa: F401
 from lightning_ad.cli import main
 from lightning_ad.methods import D3AD, DDAD, DeCoDiff
 from tests.checkpoints import weights
-from tests.fakes import write_mtd
+from tests.fakes import write_autoencoder, write_mtd
 from tests.shrunk import fit_method
 
 METHODS = [method.__name__ for method in (DDAD, D3AD, DeCoDiff)]
@@ -40,14 +39,9 @@ FLEETING = ("images_per_second", "milliseconds_per_image")
 
 
 def autoencoder_in(folder: Path) -> Path:
-    """The smallest AutoencoderKL, saved as a hub would serve it."""
+    """The smallest autoencoder, written once."""
     if not folder.exists():
-        AutoencoderKL(
-            block_out_channels=(8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            norm_num_groups=4,
-        ).save_pretrained(folder)
+        write_autoencoder(folder)
     return folder
 
 

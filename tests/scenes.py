@@ -4,8 +4,9 @@ Both makers write `Folder`'s tree. Nothing of what tests was trained on: of the 
 photographs of one tile are on one side; of the screws, the published split stays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -36,13 +37,34 @@ def write_tall(root: Path, mtd: Path, train: int, good: int, bad: int, seed: int
         for file in sorted((mtd / f"MT_{kind}/Imgs").glob("*.jpg"))
         if _large(file) and _cut(file.with_suffix(".png"), mask=True).any()
     ]
+    parts = Parts(own, others, defective)
+    return _write(root, parts, _stacked, generator, (train, good, bad))
+
+
+class Parts(NamedTuple):
+    """Photographs to make others of: normal ones to train and to test on, and defective ones."""
+
+    own: Sequence[Path]
+    others: Sequence[Path]
+    defective: Sequence[Path]
+
+
+def _write(
+    root: Path,
+    parts: Parts,
+    make: Callable[..., Pair],
+    generator: np.random.Generator,
+    numbers: tuple[int, int, int],
+) -> Path:
+    """Write so many training, good and defective images, each as ``make`` makes it."""
+    train, good, bad = numbers
     for number in range(train):
-        write(root / f"train/good/{number:03d}.png", _stacked(generator, own)[0])
+        write(root / f"train/good/{number:03d}.png", make(generator, parts.own)[0])
     for number in range(good):
-        write(root / f"test/good/{number:03d}.png", _stacked(generator, others)[0])
+        write(root / f"test/good/{number:03d}.png", make(generator, parts.others)[0])
     for number in range(bad):
-        file = defective[generator.integers(len(defective))]
-        image, mask = _stacked(generator, others, file)
+        file = parts.defective[generator.integers(len(parts.defective))]
+        image, mask = make(generator, parts.others, file)
         write(root / f"test/defect/{number:03d}.png", image)
         write(root / f"ground_truth/defect/{number:03d}.png", 255 * mask)
     return root
@@ -77,16 +99,8 @@ def write_scenes(root: Path, screw: Path, train: int, good: int, bad: int, seed:
     defective = sorted(
         file for file in (screw / "test").glob("*/*.png") if file.parent.name != "good"
     )
-    for number in range(train):
-        write(root / f"train/good/{number:03d}.png", _scene(generator, own)[0])
-    for number in range(good):
-        write(root / f"test/good/{number:03d}.png", _scene(generator, others)[0])
-    for number in range(bad):
-        file = defective[generator.integers(len(defective))]
-        image, mask = _scene(generator, others, file)
-        write(root / f"test/defect/{number:03d}.png", image)
-        write(root / f"ground_truth/defect/{number:03d}.png", 255 * mask)
-    return root
+    parts = Parts(own, others, defective)
+    return _write(root, parts, _scene, generator, (train, good, bad))
 
 
 def _scene(generator: np.random.Generator, good: Sequence[Path], bad: Path | None = None) -> Pair:

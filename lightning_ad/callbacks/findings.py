@@ -1,6 +1,5 @@
 """Keeps what a detector says about each image of a test or a prediction, batch by batch."""
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from lightning_ad.reports.predictions_file import (
     write_findings,
     write_table,
 )
+from lightning_ad.speed.clock import now
 
 
 class Finder:
@@ -50,7 +50,7 @@ class Finder:
 
     def start_clock(self, device: torch.device) -> None:
         """A batch is about to be scored."""
-        self._started = _now(device)
+        self._started = now(device)
 
     def find(
         self,
@@ -63,7 +63,7 @@ class Finder:
 
         No verdict is given on images whose defects are ``out_of_sight``.
         """
-        seconds = (_now(detector.device) - self._started) / len(batch["path"])
+        seconds = (now(detector.device) - self._started) / len(batch["path"])
         findings = detector.findings_of(detection, batch)
         for index, hidden in enumerate(out_of_sight):
             if hidden and findings[index].verdict is not None:
@@ -124,10 +124,3 @@ def _described(batch: Any, index: int, data: Any) -> dict[str, Any]:
         "label": None if label < 0 else label,
         "size": batch["size"][index].tolist(),
     }
-
-
-def _now(device: torch.device) -> float:
-    """The time in seconds at which the device has done all work given to it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -1,12 +1,11 @@
 """Measures how fast a method scores images."""
 
-import time
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_ad.detector.processes import of_all_processes
+from lightning_ad.speed.clock import now
 
 
 class Throughput(Callback):
@@ -32,7 +31,7 @@ class Throughput(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Start the clock."""
-        self.started = _now(pl_module.device)
+        self.started = now(pl_module.device)
 
     def on_test_batch_end(
         self,
@@ -44,7 +43,7 @@ class Throughput(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Stop the clock."""
-        duration = _now(pl_module.device) - self.started
+        duration = now(pl_module.device) - self.started
         self.batches.append((len(batch["image"]), duration))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -59,10 +58,3 @@ class Throughput(Callback):
         }
         # The same on all processes; of these the maximum, unlike the mean, is not rounded.
         pl_module.log_dict(values, sync_dist=True, reduce_fx="max")
-
-
-def _now(device: torch.device) -> float:
-    """Return the time in seconds at which the device has done all work given to it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

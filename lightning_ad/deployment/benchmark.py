@@ -18,6 +18,7 @@ from lightning_ad.deployment.graph import counted_draws
 from lightning_ad.deployment.parity import inputs_of
 from lightning_ad.deployment.scorer import load_detector
 from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.speed.clock import finish_work
 
 BATCHES = (1, 8)
 MEGABYTE = 2**20
@@ -110,8 +111,7 @@ def _median(score: Score, pixels: Pixels, device: str, seconds: float) -> float:
     while sum(taken) < seconds or len(taken) < 3:
         started = time.perf_counter()
         score(pixels)
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
+        finish_work(torch.device(device))
         taken.append(time.perf_counter() - started)
     return statistics.median(taken)
 

@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 
@@ -24,6 +23,7 @@ from lightning_ad.detector.detector import AnomalyDetector, Phase
 from lightning_ad.experiment.calibrate import calibrate
 from lightning_ad.experiment.choose import passes
 from lightning_ad.experiment.trainers import Trainers
+from lightning_ad.speed.clock import finish_work
 
 ENOUGH = 1.5
 """Seconds of steps that are watched, after a first one that warms up."""
@@ -98,7 +98,7 @@ class _StepClock(Callback):
     ) -> None:
         if trainer.global_step == len(self.taken):
             return  # gradients accumulate
-        _finish_work(pl_module)
+        finish_work(pl_module.device)
         now = time.monotonic()
         self.taken.append(now - self.last)
         self.last = now
@@ -137,7 +137,7 @@ class _ImageClock(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        _finish_work(pl_module)
+        finish_work(pl_module.device)
         self.moments.append(time.monotonic())
         self.images += len(batch["image"])
 
@@ -159,8 +159,3 @@ class _Counted(Evaluation):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write nothing."""
-
-
-def _finish_work(pl_module: LightningModule) -> None:
-    if pl_module.device.type == "cuda":
-        torch.cuda.synchronize(pl_module.device)

@@ -153,7 +153,7 @@ def test_names_below_a_root_stay_unique(tmp_path):
 
 def test_throughput_leaves_out_the_first_batch_and_other_callbacks(tmp_path, monkeypatch):
     clock = iter([0, 10, 10, 12, 12, 14, 14, 16, 16, 17])  # the first of five batches takes 10 s
-    monkeypatch.setattr("lightning_ad.callbacks.throughput._now", lambda device: next(clock))
+    monkeypatch.setattr("lightning_ad.callbacks.throughput.now", lambda device: next(clock))
     tester = run_test(tmp_path)  # batches of 4, 4, 4, 4 and 1
     rate = float(tester.callback_metrics[SPEED[0]])
     assert rate == pytest.approx(13 / 7)
@@ -163,7 +163,7 @@ def test_throughput_leaves_out_the_first_batch_and_other_callbacks(tmp_path, mon
 
 def test_throughput_of_a_single_batch_is_that_batch(tmp_path, monkeypatch):
     clock = iter([0, 2])
-    monkeypatch.setattr("lightning_ad.callbacks.throughput._now", lambda device: next(clock))
+    monkeypatch.setattr("lightning_ad.callbacks.throughput.now", lambda device: next(clock))
     tester = run_test(tmp_path, data=Data(4, tmp_path))
     assert float(tester.callback_metrics[SPEED[0]]) == 2
     assert not math.isnan(float(tester.callback_metrics[SPEED[1]]))
