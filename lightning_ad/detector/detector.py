@@ -44,7 +44,7 @@ from lightning_ad.detector.photograph import (
     pixels_of,
     seen,
 )
-from lightning_ad.detector.processes import data_module
+from lightning_ad.detector.processes import data_module, leave_group_at_exit
 from lightning_ad.detector.region import BY_IMAGE, kept_region, lend_region, masks_of_batch
 from lightning_ad.maths.diffusion import Noise, seeded_noise
 from lightning_ad.speed.faster import faster
@@ -529,6 +529,7 @@ class AnomalyDetector(Deciding, LightningModule, ABC):
                 f"trainer.precision {self.trainer.precision} would round the noise schedule and "
                 f"the weights: choose one of {', '.join(PRECISIONS)}"
             )
+        leave_group_at_exit()
         if stage == "fit" or not self.trainer.ckpt_path:  # else when the checkpoint is loaded
             self.meet(data_module(self.trainer), stage)
         if stage in ("fit", "validate") and not self.phase:

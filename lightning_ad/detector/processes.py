@@ -1,5 +1,8 @@
 """What is asked of the trainer around a detector: its data module and the other processes."""
 
+import atexit
+import gc
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,6 +24,22 @@ def data_module(trainer: Trainer) -> Any:
             "no data module: pass datamodule=... to the Trainer's test or predict, not data loaders"
         )
     return data
+
+
+@cache
+def leave_group_at_exit() -> None:
+    """Have this process leave its group of processes before the interpreter ends.
+
+    A thread of Gloo lets go of a collective's tensors only some time after the collective. If the
+    interpreter is ending by then, that aborts a process whose work is done. Leaving waits for it.
+    """
+    atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    if distributed.is_available() and distributed.is_initialized():
+        gc.collect()  # a training's DDP module would keep the group, and so its threads
+        distributed.destroy_process_group()
 
 
 def of_all_processes(own: Any) -> list[Any]:
