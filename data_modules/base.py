@@ -37,7 +37,7 @@ from data_modules.reading.interest import RegionOfInterest, region_at
 from data_modules.reading.readable import Readable, ReadableLoader, readable
 from data_modules.reading.remarks import dark, log_remarks
 from data_modules.reading.samplers import EveryItemOnce, ShuffledDraws
-from data_modules.reading.tiles import Cut, Load, Tile, Tiling, few_of, tiles_of
+from data_modules.reading.tiles import Cut, Load, Tile, Tiling, few_of, mask_in_tile, tiles_of
 from data_modules.reading.watch import Arrivals
 from data_modules.records import Batch, DescribedBatch, Record, Split
 
@@ -314,8 +314,14 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         return self._cut(super().training_records())
 
     def held_out_records(self) -> list[Record]:
-        """The normal training images that only validate and calibrate; or some of their tiles."""
-        return few_of(self._cut(super().held_out_records()), MOST_HELD_OUT)
+        """The normal training images that only validate and calibrate; or some of their tiles.
+
+        Of these, only such as show some of the region of interest.
+        """
+        records = super().held_out_records()
+        if self.framing.tiling is None:
+            return records
+        return few_of([t for r in records for t in self._judged_tiles(r)], MOST_HELD_OUT)
 
     def _cut(self, records: list[Record]) -> list[Record]:
         tiling = self.framing.tiling
@@ -326,6 +332,13 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
             for record in records
             for tile in tiles_of(record, self._size_of(record.image), self.framing.seen, tiling)
         ]
+
+    def _judged_tiles(self, record: Record) -> list[Record]:
+        tiles = self._cut([record])
+        if self.region is None:
+            return tiles
+        mask = self.region.mask(record.image, record.category, self._size_of(record.image))
+        return [tile for tile in tiles if mask_in_tile(mask, cast("Tile", tile)).any()]
 
     def _size_of(self, image: Path) -> tuple[int, int]:
         if image not in self._sizes:

@@ -13,7 +13,7 @@ from data_modules.reading.framing import Framing
 from data_modules.reading.images import Pixels, fitted_mask, size_of
 from data_modules.reading.interest import RegionOfInterest
 from data_modules.reading.samplers import Draw
-from data_modules.reading.tiles import Load, Tile
+from data_modules.reading.tiles import Load, Tile, mask_in_tile
 from data_modules.records import Record
 
 
@@ -77,12 +77,14 @@ class AnomalyDataset(Dataset[Item]):
 
     def _judged(self, record: Record) -> Judged:
         """What counts of an image, where that is not all of it."""
-        if self.training or isinstance(record, Tile) or not (self.framing.padded or self.region):
+        if self.training or not (self.framing.padded or self.region):
             return {}
         size = size_of(record.image)
         if self.region is None:
             return {"judged": judged_in(self.framing, size)}
         mask = self.region.mask(record.image, record.category, size)
+        if isinstance(record, Tile):
+            return {"judged": torch.from_numpy(mask_in_tile(mask, record)[None])}
         judged = judged_in(self.framing, size, mask)
         if not judged.any():
             detail = "it has less than a pixel at data.image_size, or lies outside of the crop"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -107,6 +108,27 @@ def tiles_of(
     return found
 
 
+def part_shown(whole: Pixels, tile: Tile) -> Pixels:
+    """What a tile shows of a photograph (H, W, 3), or of its mask (H, W), before it is scaled."""
+    rows, columns = (
+        slice(start * side // of, -(-(start + length) * side // of))
+        for start, length, side, of in zip(
+            (tile.top, tile.left),
+            (tile.height, tile.width),
+            whole.shape[:2],
+            tile.scaled,
+            strict=True,
+        )
+    )
+    return whole[rows, columns]
+
+
+def mask_in_tile(mask: Pixels, tile: Tile) -> Pixels:
+    """A photograph's mask (H, W) as a tile has it, by the nearest pixel."""
+    size, how = (tile.width, tile.height), cv2.INTER_NEAREST_EXACT
+    return _mirrored_to(cv2.resize(part_shown(mask, tile), size, interpolation=how), tile.seen)
+
+
 def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Images (B, C, H, W) at another size, smoothed where they shrink."""
     if tuple(image.shape[-2:]) == size:
@@ -134,22 +156,8 @@ class Cut:
         """Image (H, W, 3) and an empty mask (H, W): tiles are of normal photographs."""
         assert isinstance(tile, Tile)
         whole = self._whole(tile)
-        rows, columns = (
-            slice(start * side // of, -(-(start + length) * side // of))
-            for start, length, side, of in zip(
-                (tile.top, tile.left),
-                (tile.height, tile.width),
-                whole.shape[:2],
-                tile.scaled,
-                strict=True,
-            )
-        )
-        part = _as_large(whole[rows, columns], (tile.height, tile.width))
-        down, across = (
-            mirrored(length, wanted)
-            for length, wanted in zip(part.shape[:2], tile.seen, strict=True)
-        )
-        pixels = np.ascontiguousarray(part[down[:, None], across])
+        part = _as_large(part_shown(whole, tile), (tile.height, tile.width))
+        pixels = _mirrored_to(part, tile.seen)
         return pixels, np.zeros(pixels.shape[:2], np.uint8)
 
     def _whole(self, tile: Tile) -> Pixels:
@@ -161,6 +169,12 @@ class Cut:
     def __getstate__(self) -> dict[str, object]:
         """A worker reads for itself."""
         return {"load": self.load, "_last": None}
+
+
+def _mirrored_to(part: Pixels, size: tuple[int, int]) -> Pixels:
+    """Pixels (h, w) or (h, w, 3) that go on as in a mirror up to a size (H, W)."""
+    down, across = map(mirrored, part.shape[:2], size)
+    return np.ascontiguousarray(part[down[:, None], across])
 
 
 def _as_large(part: Pixels, size: tuple[int, int]) -> Pixels:

@@ -34,7 +34,7 @@ class Deciding:
         Args:
             false_alarm_rate: see `AnomalyDetector`; if not given, it stays as it is.
             threshold: a score above which images count as anomalous, instead of the calibrated
-                one; that of pixels stays.
+                one; also that of pixels, if a score is the largest value of its map.
             smallest_region: area in pixels of a photograph below which no region is reported.
 
         Raises:
@@ -88,6 +88,9 @@ class Deciding:
 
     def pixel_threshold(self, category: Tensor) -> Tensor:
         """Map value (B,) above which a pixel is called anomalous."""
+        by_hand = self.threshold_by_hand
+        if by_hand is not None and thresholds.scores_are_peaks(self.calibration):
+            return torch.full(category.shape, by_hand, device=category.device)
         return self._threshold("pixel_threshold", category)
 
     def set_thresholds(self) -> None:

@@ -93,8 +93,8 @@ class AnomalyDetector(Deciding, LightningModule, ABC):
     """Base of all methods.
 
     Args:
-        false_alarm_rate: share of normal images, and of normal pixels, that the thresholds let
-            through; it may be another one whenever a calibrated checkpoint is loaded.
+        false_alarm_rate: share of normal images that are flagged, and of those in which any pixel
+            is; it may be another one whenever a calibrated checkpoint is loaded.
         standardize: take each map relative to what held-out normal images have at the same place,
             see `lightning_ad.detector.normals`; for parts that lie alike in all images.
         top_share: share of the map's largest values whose mean is an image's score; 0 takes the

@@ -16,8 +16,11 @@ from torch import Tensor
 from lightning_ad.detector.calibration import Calibration
 from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, members
 
-LEVELS = {"image": "normal_scores", "pixel": "normal_pixels"}
-"""What each level's threshold is taken from: scores (N,), order statistics of maps (N, 1024)."""
+SCORES = "normal_scores"
+"""Scores (N,) of normal images."""
+
+PIXELS = "normal_pixels"
+"""Order statistics (N, 1024) of their maps, the smallest value first and the largest last."""
 
 CATEGORY = "normal_category"
 """The category (N,) of each of these images."""
@@ -32,7 +35,7 @@ def conformal_quantile(scores: Tensor, false_alarm_rate: float) -> float:
     The ceil((n + 1)(1 - rate))-th smallest of the n calibration scores (arXiv 2107.07511, eq. 1).
     Too few scores for the rate give the largest one.
     """
-    rank = math.ceil((len(scores) + 1) * (1 - false_alarm_rate))
+    rank = math.ceil(round((len(scores) + 1) * (1 - false_alarm_rate), 9))  # 10 x 0.3 is 3
     return float(scores.sort().values[min(rank, len(scores)) - 1])
 
 
@@ -60,7 +63,7 @@ def threshold_of(calibration: Calibration, rate: float, category: int) -> float:
     """
     require_decision(rate)
     own = members(calibration[CATEGORY], category + 1)[category]
-    scores = calibration[LEVELS["image"]][own]
+    scores = calibration[SCORES][own]
     for line in shortage(len(scores), rate):
         rank_zero_warn(line)
     return conformal_quantile(scores, rate)
@@ -72,8 +75,8 @@ def keep_scores(calibration: Calibration, scored: dict[str, Tensor], held_out: i
     ``held_out`` is how many there are; calibration may have seen fewer of them.
     """
     calibration[HELD_OUT] = torch.tensor(held_out)
-    calibration[LEVELS["image"]] = scored["score"]
-    calibration[LEVELS["pixel"]] = scored["pixels"]
+    calibration[SCORES] = scored["score"]
+    calibration[PIXELS] = scored["pixels"]
     calibration[CATEGORY] = scored["category"]
 
 
@@ -82,7 +85,7 @@ def normal_scores(calibration: Calibration, categories: list[str]) -> dict[str |
     if CATEGORY not in calibration:
         return {}
     groups = members(calibration[CATEGORY], len(categories))
-    scores = calibration[LEVELS["image"]].float()
+    scores = calibration[SCORES].float()
     names = [*categories, None]
     return {name: scores[group].tolist() for name, group in zip(names, groups, strict=True)}
 
@@ -96,11 +99,26 @@ def part_calibrated_on(calibration: Calibration) -> dict[str, str]:
 
 
 def set_thresholds(calibration: Calibration, categories: int, rate: float) -> None:
-    """Set the thresholds (categories + 1,) of each category and, last, of all images together."""
-    for level, kept in LEVELS.items():
-        values, groups = calibration[kept], members(calibration[CATEGORY], categories)
-        found = [conformal_quantile(values[group].flatten(), rate) for group in groups]
+    """Set the thresholds (categories + 1,) of each category and, last, of all images together.
+
+    The one of pixels is above the largest value of a new normal image's whole map, but for the same
+    rate of images: of pixels alone, so many would exceed it that hardly an image were without some.
+    """
+    groups = members(calibration[CATEGORY], categories)
+    levels = {"image": calibration[SCORES], "pixel": _peaks(calibration)}
+    for level, values in levels.items():
+        found = [conformal_quantile(values[group], rate) for group in groups]
         calibration[f"{level}_threshold"] = torch.tensor(found)
+
+
+def scores_are_peaks(calibration: Calibration) -> bool:
+    """Whether scores are the largest values of maps, so that one threshold serves for both."""
+    return CATEGORY in calibration and torch.allclose(calibration[SCORES], _peaks(calibration))
+
+
+def _peaks(calibration: Calibration) -> Tensor:
+    """The largest value (N,) of each normal image's map."""
+    return calibration[PIXELS][:, -1]
 
 
 def p_values(calibration: Calibration, score: Tensor, category: Tensor) -> Tensor:
@@ -111,7 +129,7 @@ def p_values(calibration: Calibration, score: Tensor, category: Tensor) -> Tenso
     """
     if CATEGORY not in calibration:
         return torch.full(score.shape, math.nan, dtype=torch.double)
-    normal, kinds = calibration[LEVELS["image"]].cpu(), calibration[CATEGORY].cpu()
+    normal, kinds = calibration[SCORES].cpu(), calibration[CATEGORY].cpu()
     found = []
     for one, number in zip(score.float().cpu(), category.tolist(), strict=True):
         own = normal if number == UNKNOWN_CATEGORY else normal[kinds == number]

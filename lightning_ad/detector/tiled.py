@@ -69,6 +69,10 @@ class Tiled(AnomalyDetector):
             raise ValueError(f"model.{error}") from error
         if method.folds:
             raise ValueError("model.folds cannot be had with tiles: leave it out")
+        if method.protocol.startswith("as published"):
+            raise ValueError(
+                f"{method.title} measures as its paper did, not in tiles: leave them out"
+            )
         self.method, self.tiles_at_once = method, tiles_at_once
         self.protocol = method.protocol
         self._cut: tuple[Any, Any] = (None, None)

@@ -24,6 +24,20 @@ class DDADAsPublished(DriftingExtractor, DDAD):
 
     protocol = "as published"
 
+    def check_data(self, datamodule: Any, stage: str) -> None:
+        """Also refuse what lets only a part of each image count: the authors' crop is one."""
+        super().check_data(datamodule, stage)
+        framing = getattr(datamodule, "framing", None)
+        for name, given in (
+            ("data.roi", getattr(datamodule, "region", None)),
+            ("data.fit pad", framing is not None and framing.padded),
+        ):
+            if given:
+                raise ValueError(
+                    f"{self.title} counts the central seven eighths of each image, and {name} "
+                    "another part: leave it out, or take DDAD"
+                )
+
     def fingerprint_fields(self, datamodule: Any) -> dict[str, Any]:
         """The batch under test, on which the scores of its images depend."""
         batches = {

@@ -42,6 +42,23 @@ def test_a_mask_counts_where_a_network_sees_it(tmp_path, fit, rows):
     assert not found[..., 10:].any()
 
 
+@pytest.mark.parametrize(
+    ("options", "columns"),
+    [
+        # The middle 40 of 60 columns are seen at half their size; the region ends at column 30.
+        ({"image_size": 20, "fit": "crop"}, 10),
+        # 60 x 40 pixels in a frame of 30 x 30, of which the middle 20 are seen.
+        ({"image_size": 20, "resize": 30, "fit": "squash"}, 10),
+    ],
+)
+def test_a_mask_is_cropped_as_its_photograph_is(tmp_path, options, columns):
+    write(tmp_path / "roi.png", left_half())
+    found = judged(photographs(tmp_path / "part"), tmp_path / "roi.png", **options)
+    expected = np.zeros((4, 1, 20, 20), np.uint8)
+    expected[..., :columns] = 1
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_masks_by_image_lie_in_the_images_own_tree(tmp_path):
     root = photographs(tmp_path / "part", 2)
     for name, mask in (("0", left_half()), ("1", 255 - left_half())):

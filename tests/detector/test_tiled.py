@@ -120,6 +120,13 @@ def test_settings_that_make_no_sense_are_named(options, said):
         tiled(**options)
 
 
+def test_a_published_protocol_is_of_whole_images():
+    method = Convolution()
+    method.protocol = "as published (class: given)"
+    with pytest.raises(ValueError, match="Convolution measures as its paper did, not in tiles"):
+        tiled(method)
+
+
 @pytest.fixture
 def parts(tmp_path):
     for number, shape in enumerate([(90, 70), (70, 130), (20, 25), (90, 70), (64, 64), (100, 90)]):
@@ -154,6 +161,32 @@ def test_what_trains_and_calibrates_comes_in_tiles_of_the_files(parts, cache):
     assert {i["image"].shape[1:] for i in lessons.val_dataloader().dataset} == {(32, 48)}
     whole = next(iter(data.val_dataloader()))["image"]
     assert whole.shape[2:] == read_image(data.held_out_records()[0].image).shape[:2]
+
+
+def test_tiles_know_what_counts_and_those_that_show_nothing_of_it_calibrate_nothing(parts):
+    """A region of interest in the upper left corner, of all photographs alike."""
+    for file in (parts / "train").iterdir():
+        write(file, texture(int(file.stem), 90, 130))
+    mask = np.zeros((90, 130), np.uint8)
+    mask[:18, :26] = 255
+    write(parts.parent / "roi.png", mask)
+    data = data_of(parts, roi=str(parts.parent / "roi.png"))
+    lessons = data.in_tiles(Tiling(0.25, (1.0, 0.5)))
+    assert len(lessons.training_records()) == len(data_of(parts).in_tiles(
+        Tiling(0.25, (1.0, 0.5))).training_records())  # fmt: skip
+    shown = lessons.held_out_records()
+    assert {(t.scale, t.top, t.left) for t in shown} == {(1.0, 0, 0), (0.5, 0, 0)}
+    for item, tile in zip(lessons.val_dataloader().dataset, shown, strict=True):
+        expected = np.zeros((32, 48), np.uint8)
+        expected[: int(18 * tile.scale), : int(26 * tile.scale)] = 1
+        np.testing.assert_array_equal(item["judged"][0], expected)
+
+
+def test_only_tiles_are_held_out_in_part(parts, monkeypatch):
+    monkeypatch.setattr("data_modules.base.MOST_HELD_OUT", 1)
+    data = data_of(parts)
+    assert len(data.held_out_records()) == 2
+    assert len(data.in_tiles(Tiling(0.25, (1.0,))).held_out_records()) == 1
 
 
 def test_training_sees_tiles_from_anywhere_and_the_same_ones_again(parts):

@@ -2,12 +2,15 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+from data_modules import Folder
 from lightning_ad.methods import DDAD
 from lightning_ad.published import DDADAsPublished
 from lightning_ad.published.ddad import central
+from tests.fakes import texture, write
 from tests.maths.test_maps import ddads_distances
 from tests.methods.tiny import SIZE, images, same_weights, tiny_denoiser, tiny_pyramid, weights_of
 from tests.recordings import every_fourth
@@ -99,3 +102,15 @@ def test_fingerprint_names_the_batch_that_scores_depend_on(monkeypatch):
     for size in (16, 32):
         fields = detector.fingerprint_fields(SimpleNamespace(eval_batch_size=size))
         assert fields == {"eval_batch_size": size, "processes": 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "name"), [({"roi": "roi.png"}, "data.roi"), ({"fit": "pad"}, "data.fit pad")]
+)
+def test_the_crop_is_the_only_part_that_counts(tmp_path, options, name):
+    write(tmp_path / "train/0.png", texture(0, 20, 20))
+    write(tmp_path / "roi.png", np.full((20, 20), 255, np.uint8))
+    given = {"roi": str(tmp_path / "roi.png")} if "roi" in options else options
+    data = Folder(str(tmp_path), image_size=SIZE, **{"fit": "squash", **given})
+    with pytest.raises(ValueError, match=f"central seven eighths of each image, and {name}"):
+        published().check_data(data, "test")

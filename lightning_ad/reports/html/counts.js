@@ -24,7 +24,7 @@ function added(many) {
 /** The conformal threshold of a false-alarm rate: of n sorted normal scores, number
  *  ceil((n + 1)(1 - rate)), or the largest if they are too few. */
 function thresholdOf(rate, normal) {
-  return normal[Math.min(Math.ceil((normal.length + 1) * (1 - rate)), normal.length) - 1];
+  return normal[Math.min(Math.ceil(Number(((normal.length + 1) * (1 - rate)).toFixed(9))), normal.length) - 1];
 }
 
 /** The smallest false-alarm rate that a threshold keeps, going by sorted normal scores. */
