@@ -17,6 +17,7 @@ from torch import Tensor
 from data_modules.reading.framing import Framing
 from data_modules.reading.tiles import starts
 from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.scoring import checked_compare, checked_fuse
 from lightning_ad.detector.tiled import Tiled
 from lightning_ad.methods import DDAD, PatchCore
 from lightning_ad.networks import DiffusionUNet, FeaturePyramid
@@ -54,8 +55,8 @@ def seconds_of_ready_tiles(detector: Tiled, tiles: Tensor) -> float:
     start = time.process_time()
     for first in range(0, len(tiles), detector.tiles_at_once):
         some = slice(first, first + detector.tiles_at_once)
-        _, parts = detector.method.checked_compare(tiles[some], category[some])
-        detector.method.checked_fuse(parts, category[some])
+        _, parts = checked_compare(detector.method, tiles[some], category[some])
+        checked_fuse(detector.method, parts, category[some])
     return time.process_time() - start
 
 

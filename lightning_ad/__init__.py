@@ -6,14 +6,14 @@ from lightning_ad.speed.lazy import imported_when_named
 
 if TYPE_CHECKING:
     from lightning_ad.deployment.scorer import load_detector as load_detector
+    from lightning_ad.detector.detection import Detection as Detection
     from lightning_ad.detector.detector import AnomalyDetector as AnomalyDetector
-    from lightning_ad.detector.detector import Detection as Detection
     from lightning_ad.detector.photograph import Finding as Finding
     from lightning_ad.metrics.evaluate import evaluate_maps as evaluate_maps
 
 HOMES = {
     "AnomalyDetector": "detector.detector",
-    "Detection": "detector.detector",
+    "Detection": "detector.detection",
     "Finding": "detector.photograph",
     "evaluate_maps": "metrics.evaluate",
     "load_detector": "deployment.scorer",

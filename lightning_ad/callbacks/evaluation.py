@@ -11,7 +11,8 @@ from rich.console import Console
 
 from data_modules.catalogue import names_hash
 from lightning_ad.callbacks.findings import Finder
-from lightning_ad.detector.detector import AnomalyDetector, Detection
+from lightning_ad.detector.detection import Detection
+from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.judged import JUDGED
 from lightning_ad.detector.photograph import Finding
 from lightning_ad.detector.processes import data_module, of_all_processes
@@ -181,7 +182,7 @@ class Evaluation(Callback):
             self.verdicts = count_verdicts(self.scored, self.metrics.categories)
             folder = Path(trainer.default_root_dir)
             detector: Any = pl_module
-            self._write(folder, definition, detector.decision() | speed)
+            self._write(folder, definition, detector.decision.source() | speed)
             self.finder.write(detector, definition["fingerprint"])
             self._tell_unmarked(data_module(trainer).has_masks)
             self._print(definition, speed, detector)
@@ -257,7 +258,7 @@ class Evaluation(Callback):
         console = Console(markup=False, emoji=False)  # names of categories are no markup
         console.print(results_table(self.results, counts, caption))
         if self.verdicts:
-            console.print(verdicts_table(self.verdicts, detector.described_decision()))
+            console.print(verdicts_table(self.verdicts, detector.decision.described()))
 
 
 def _require_once(scored: list[Judged]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from lightning_ad.detector.detector import AnomalyDetector, Detection
+from lightning_ad.detector.detection import Detection
+from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.photograph import Finding
 from lightning_ad.detector.processes import data_module
 from lightning_ad.reports.files import name_below
@@ -83,7 +84,7 @@ class Finder:
             "method": detector.title,
             "fingerprint": fingerprint,
             "root": str(self._data.root),
-            **detector.decision(),
+            **detector.decision.source(),
         }
         counts = write_findings(self._folder, self._ledgers, about, self._table, self._columns)
         for ledger in [] if self._watches else self._ledgers:

@@ -13,7 +13,8 @@ from data_modules.problems import Problem, raise_any
 from data_modules.reading.store import make_folder
 from lightning_ad.callbacks.findings import Finder
 from lightning_ad.callbacks.preemption import end_on_interrupt
-from lightning_ad.detector.detector import AnomalyDetector, Detection
+from lightning_ad.detector.detection import Detection
+from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.photograph import Finding
 from lightning_ad.detector.processes import data_module, of_all_processes
 from lightning_ad.reports.files import harmless, name_below
@@ -102,7 +103,8 @@ class Predictions(Callback):
             counts = self.finder.write(pl_module)
             for file in _folder(trainer).glob("predictions-until-error-*.csv"):
                 file.unlink()  # all of its images are in the table
-            for line in [*flagged(counts), *pl_module.described_decision()]:
+            decided = pl_module.decision.described()
+            for line in [*flagged(counts), *decided]:
                 log.info(line)
             log.info("predictions: %s", _folder(trainer) / "predictions.csv")
         self.finder = None

@@ -16,6 +16,7 @@ from torch.export import Dim, ExportedProgram
 
 from data_modules.reading.geometry import Window
 from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.scoring import checked_compare, checked_fuse
 from lightning_ad.maths.diffusion import Noise, seeded_noise
 
 INPUTS = ("image", "threshold", "noise")
@@ -50,8 +51,8 @@ class Graph(nn.Module):
         detector.noise_of = lambda _: lambda: next(draws)
         scaled = image.permute(0, 3, 1, 2).float() / 127.5 - 1
         category = torch.full((image.shape[0],), self.number, device=image.device)
-        _, parts = detector.checked_compare(scaled, category)
-        anomaly_map = detector.checked_fuse(parts, category)
+        _, parts = checked_compare(detector, scaled, category)
+        anomaly_map = checked_fuse(detector, parts, category)
         shown = {name: part[self.shown] for name, part in parts.items()}
         score = detector.score(anomaly_map[self.shown], shown)
         return anomaly_map.squeeze(1), score, score > threshold

@@ -1,56 +1,34 @@
-"""The one evaluation path: what every method shares, and what it has to tell on its own.
+"""The one evaluation path: what makes a detector of a method.
 
-A method is a subclass that says how it compares an image with what it knows of normal ones, be it
-a reconstruction (`compare`), how it fuses the resulting maps into one (`fuse`) and, where a phase
-trains, how (`trained`, `loss`, `configure_optimizers`). The base class turns that into Lightning
-steps, a `Detection` that never depends on the other images of a batch, calibration from normal
-images, and checkpoints that suffice alone.
+The contract of a method, what it tells and may ask for, is `lightning_ad.detector.contract`. Here
+that becomes Lightning's steps, a `Detection` that never depends on the other images of a batch, a
+finding about each photograph, and checkpoints that suffice alone.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
 import yaml
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
-from data_modules.reading.dataset import judged_in
 from data_modules.reading.framing import Framing
-from data_modules.reading.geometry import written
 from data_modules.reading.images import Pixels
-from data_modules.reading.interest import ALL
-from lightning_ad.detector import thresholds
+from lightning_ad.detector import scoring, states, thresholds
+from lightning_ad.detector.agreement import require_takable, require_trained_framing
 from lightning_ad.detector.calibration import Calibration
-from lightning_ad.detector.deciding import Deciding
-from lightning_ad.detector.judged import JUDGED, judged_part
-from lightning_ad.detector.memory import MemoryPass
-from lightning_ad.detector.normals import relative_to_normals
-from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, per_category, require_at_least
-from lightning_ad.detector.photograph import (
-    Finding,
-    Numbers,
-    Photograph,
-    finding_of,
-    framing_of,
-    map_of_photograph,
-    pixels_of,
-    seen,
-)
-from lightning_ad.detector.processes import data_module, leave_group_at_exit
-from lightning_ad.detector.region import BY_IMAGE, kept_region, lend_region, masks_of_batch
-from lightning_ad.maths.diffusion import Noise, seeded_noise
-from lightning_ad.speed.faster import faster
-from lightning_ad.speed.half_precision import HalfPrecision
-
-N = TypeVar("N", bound=nn.Module)
+from lightning_ad.detector.contract import Method
+from lightning_ad.detector.deciding import Decision
+from lightning_ad.detector.detection import Detection
+from lightning_ad.detector.judged import JUDGED
+from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, require_at_least
+from lightning_ad.detector.photograph import Finding, Photograph, framing_of, pixels_of, seen
+from lightning_ad.detector.processes import data_module
+from lightning_ad.detector.region import interest_of, lend_region, masks_of_batch
+from lightning_ad.maths.diffusion import seeded_noise
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 """Trainer precisions that leave schedules and weights in float32."""
@@ -58,38 +36,8 @@ PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 LOSSES = ("loss", "val_loss")
 """What callbacks may watch: of one phase as ``<phase>/loss``, of the current one as ``loss``."""
 
-STATES = ("state_dict", "current_model_state")
-"""Where a checkpoint holds weights; the second is written by Lightning's weight averaging."""
 
-
-@dataclass
-class Detection:
-    """What a method says about a batch of images."""
-
-    anomaly_map: Tensor
-    """(B, 1, H, W) float32, larger is more anomalous."""
-    score: Tensor
-    """(B,) float32, one score per image."""
-    reconstruction: Tensor | None
-    """(B, 3, H, W) in [-1, 1], the image as the model would have it; None if it makes none."""
-    parts: dict[str, Tensor]
-    """The named maps (B, 1, H, W) that were fused into ``anomaly_map``."""
-    findings: list[Finding] | None = None
-    """What is said about each photograph, once a callback has asked `findings_of` for it."""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One stage of training, a `fit` of its own."""
-
-    name: str
-    epochs: int | None = None
-    """Length in epochs; None leaves it to the Trainer."""
-    batch_size: int | None = None
-    """Images per process and step; None leaves them to the data."""
-
-
-class AnomalyDetector(Deciding, LightningModule, ABC):
+class AnomalyDetector(Method):
     """Base of all methods.
 
     Args:
@@ -104,17 +52,6 @@ class AnomalyDetector(Deciding, LightningModule, ABC):
             vouch for a false-alarm rate; calibration takes K times as long.
     """
 
-    protocol = "default"
-    """Name of the evaluation protocol, part of every result's fingerprint."""
-    kept_once: tuple[str, ...] = ()
-    """Names of frozen parts that only the final checkpoint holds."""
-    pairs: bool | None = None
-    """What half precision has to spare, see `lightning_ad.speed.faster`."""
-    takes_whole = False
-    """Whether it takes photographs of any size, as ``data.fit`` tile leaves them."""
-    by_category: tuple[str, ...] = ()
-    """Names of settings that may be one number, or one per category by name."""
-
     def __init__(
         self,
         false_alarm_rate: float = 0.01,
@@ -128,91 +65,21 @@ class AnomalyDetector(Deciding, LightningModule, ABC):
             raise ValueError(f"model.top_share must be from 0 to below 1, not {top_share}")
         if folds is not None:
             require_at_least(2, folds=folds)
-        self.false_alarm_rate = false_alarm_rate
+        self.decision = Decision(self, false_alarm_rate)
         self.standardize, self.top_share, self.folds = standardize, top_share, folds
-        self.categories: list[str] = []
-        self.choices: dict[str, tuple[float, ...]] = {}
-        """Values of settings of which calibration chooses one for each category."""
+        self.categories, self.choices = [], {}
         self.calibration = Calibration()
         self.trained_with: dict[str, Any] | None = None
         """What its checkpoints carry about settings and data, see `lightning_ad.experiment`."""
         self.phase = ""
         self.framing: Framing | None = None
         self.precision = "32-true"
-        self.settled: int | None = None
-        """The category that all images are scored as, see `settle`."""
-        self.noise_of: Callable[[Tensor], Noise] = seeded_noise
-        """Where a stochastic sampler has the noise for images (B, C, H, W) from."""
-        self._category_index: dict[int, int] = {}
+        self.settled = None
+        self.noise_of = seeded_noise
+        self._category_index = {}
         self._met: Any = None
         self._held_out_loss = torch.zeros(2)
-        self._faster: dict[nn.Module, HalfPrecision] = {}  # a dict stays out of checkpoints
-
-    # What a method tells.
-
-    def phases(self) -> list[Phase]:
-        """The training phases, in order; none for a method that trains nothing."""
-        return [Phase("denoise")]
-
-    def trained(self) -> list[nn.Module]:
-        """The parts that train in the current `phase`; all others stay frozen, in eval mode."""
-        return []
-
-    def loss(self, image: Tensor, category: Tensor) -> Tensor:
-        """Loss of the current `phase` on a batch (B, 3, H, W) with categories (B,)."""
-        raise NotImplementedError
-
-    def configure_optimizers(self) -> Any:
-        """The optimizer of the current `phase`, or what else Lightning takes."""
-
-    @abstractmethod
-    def compare(self, image: Tensor, category: Tensor) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """Reconstruct images (B, 3, H, W); return that and named distance maps (B, 1, H, W).
-
-        Without a reconstruction, None. Nothing here may depend on the batch's other images: noise
-        comes from ``self.noise_of(image)``. A category may be `UNKNOWN_CATEGORY`; what treats
-        categories apart asks `groups_of`, so that it can be exported.
-        """
-
-    def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
-        """Fuse the named maps (B, 1, H, W) of `compare` into one anomaly map (B, 1, H, W).
-
-        Runs after `set_constants`, there on CPU: move what else takes part to ``category.device``.
-        Unless a method says more, a single map is the anomaly map.
-        """
-        if len(parts) != 1:
-            raise NotImplementedError(
-                f"{type(self).__name__}.compare returns the maps {', '.join(parts)}: write `fuse`"
-            )
-        return next(iter(parts.values()))
-
-    def score(self, anomaly_map: Tensor, parts: dict[str, Tensor]) -> Tensor:
-        """Image scores (B,) of anomaly maps (B, 1, H, W): their maxima, or see ``top_share``.
-
-        A method that scores before it fuses or smooths finds the maps of `compare` in ``parts``.
-        """
-        values = anomaly_map.flatten(1)
-        return values.topk(max(1, round(self.top_share * values.shape[1]))).values.mean(1)
-
-    def set_constants(self, extremes: dict[str, Tensor]) -> None:
-        """Set fusion constants from ``<part>_min``, ``<part>_max`` and ``category``, each (N,).
-
-        They are the extremes of each map of `compare` over the held-out normal images; what is put
-        into ``self.calibration[name]`` travels with the weights.
-        """
-
-    @property
-    def has_constants(self) -> bool:
-        """Whether `set_constants` has any to set."""
-        return type(self).set_constants is not AnomalyDetector.set_constants
-
-    def memory_passes(self, device: torch.device) -> Iterable[MemoryPass]:
-        """The looks at all training images that calibration takes, before it takes `extremes`.
-
-        Write it as a generator: each pass is finished when the generator goes on, which may then
-        compute on ``device`` and put what it found into ``self.calibration``.
-        """
-        return ()
+        self._faster = {}  # a dict stays out of checkpoints
 
     # What a detector tells that wraps another.
 
@@ -230,7 +97,7 @@ class AnomalyDetector(Deciding, LightningModule, ABC):
         """The data in the form that `learner` trains and calibrates on."""
         return datamodule
 
-    # What all methods share.
+    # Photographs.
 
     @torch.inference_mode()
     def predict(
@@ -247,9 +114,7 @@ class AnomalyDetector(Deciding, LightningModule, ABC):
             interest: which pixels (H, W) count, if not those of the checkpoint's region of
                 interest.
         """
-        if self.framing is None:
-            raise RuntimeError("only what `load_detector` returns knows how photographs are read")
-        pixels = pixels_of(photograph, self.framing.white_level)
+        pixels = pixels_of(photograph, self.known_framing.white_level)
         return self.predict_all([pixels], [category], [interest])[0]
 
     @torch.inference_mode()
@@ -260,78 +125,48 @@ class AnomalyDetector(Deciding, LightningModule, ABC):
         interests: Sequence[NDArray[Any] | None],
     ) -> list[Finding]:
         """Score photographs, each (H, W, 3), as one batch; else as `predict` does."""
-        framing = self.framing
-        if framing is None:
-            raise RuntimeError("only what `load_detector` returns knows how photographs are read")
+        framing = self.known_framing
         if framing.whole and len(photographs) > 1:  # whose sizes may differ
             each = zip(photographs, categories, interests, strict=True)
             return [self.predict_all([p], [c], [i])[0] for p, c, i in each]
         which = torch.tensor([self.number_of(name) for name in categories], device=self.device)
         sizes = [(pixels.shape[0], pixels.shape[1]) for pixels in photographs]
         masks = [
-            self._interest(name, size, interest)
+            interest_of(self.calibration, self.categories, name, size, interest)
             for name, size, interest in zip(categories, sizes, interests, strict=True)
         ]
-        judged = None
-        if framing.padded or any(mask is not None for mask in masks):
-            pairs = zip(sizes, masks, strict=True)
-            judged = torch.stack([judged_in(framing, size, mask) for size, mask in pairs])
-            if not judged.flatten(1).any(1).all():
-                raise ValueError("the region of interest has less than a pixel that is seen")
+        judged = scoring.judged_of(framing, sizes, masks)
         image = torch.cat([seen(pixels, framing) for pixels in photographs]).to(self.device)
         with self.in_own_precision():
             found = self.detect(image, which, judged)
-        return self.findings(found, which, sizes, masks)
-
-    def _interest(
-        self, category: str | None, size: tuple[int, int], given: NDArray[Any] | None
-    ) -> Pixels | None:
-        """The mask (H, W) that is given, or of the checkpoint's region of interest, if any."""
-        if given is not None:
-            if given.shape != size:
-                raise ValueError(f"interest is {given.shape}, the photograph {size}")
-            return (given != 0).astype(np.uint8)
-        if BY_IMAGE in self.calibration:
-            raise ValueError("each image has a region of interest of its own: give `interest`")
-        region = kept_region(self.calibration, self.categories)
-        if region is None:
-            return None
-        return region.mask(Path("the photograph"), category or ALL, size)
-
-    def findings(
-        self,
-        detection: Detection,
-        category: Tensor,
-        sizes: Sequence[tuple[int, int]],
-        interests: Sequence[Pixels | None],
-    ) -> list[Finding]:
-        """What is said about photographs of these sizes (H, W), of the categories (B,).
-
-        ``interests`` are their regions of interest (H, W), where they have some.
-        """
-        if self.framing is None:
-            raise RuntimeError("the detector knows neither data nor a checkpoint yet")
-        columns = (
-            detection.score,
-            self.image_threshold(category),
-            thresholds.p_values(self.calibration, detection.score, category),
-            self.pixel_threshold(category),
-        )
-        places = zip(detection.anomaly_map, sizes, interests, strict=True)
-        maps = [map_of_photograph(m[None], self.framing, size, mask) for m, size, mask in places]
-        numbers = zip(*map(Tensor.tolist, columns), strict=True)
-        return [
-            finding_of(anomaly_map, Numbers(*row), self.smallest_region)
-            for anomaly_map, row in zip(maps, numbers, strict=True)
-        ]
+        return scoring.findings(self.decision, found, which, framing, sizes, masks)
 
     def findings_of(self, detection: Detection, batch: Any) -> list[Finding]:
         """What is said about the photographs of a `DescribedBatch`: worked out for all who ask."""
         if detection.findings is None:
             sizes = [(height, width) for height, width in batch["size"].tolist()]
-            interests = masks_of_batch(data_module(self.trainer), batch)
-            detection.findings = self.findings(detection, self.category_of(batch), sizes, interests)
+            masks = masks_of_batch(data_module(self.trainer), batch)
+            category, framing = self.category_of(batch), self.known_framing
+            detection.findings = scoring.findings(
+                self.decision, detection, category, framing, sizes, masks
+            )
         return detection.findings
+
+    @property
+    def known_framing(self) -> Framing:
+        """How photographs are read; a RuntimeError before data or a checkpoint told so."""
+        if self.framing is None:
+            raise RuntimeError(
+                "the detector knows neither data nor a checkpoint yet, and not how photographs are "
+                "read: `load_detector` returns one that does"
+            )
+        return self.framing
+
+    def number_of(self, category: str | None) -> int:
+        """The index of one of `categories`, or `UNKNOWN_CATEGORY` for None."""
+        if category not in (None, *self.categories):
+            raise ValueError(f"category '{category}' is none of the detector's, {self.categories}")
+        return UNKNOWN_CATEGORY if category is None else self.categories.index(category)
 
     def in_own_precision(self) -> torch.autocast:
         """The context in which Lightning's Trainer scores in `precision`."""
@@ -339,158 +174,74 @@ class AnomalyDetector(Deciding, LightningModule, ABC):
         dtype = {"16": torch.float16, "bf16": torch.bfloat16}.get(kind)
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
+    # Decisions.
+
+    @property
+    def false_alarm_rate(self) -> float:
+        """The rate that the thresholds in force are for."""
+        return self.decision.false_alarm_rate
+
+    def decide_by(
+        self,
+        false_alarm_rate: float | None = None,
+        threshold: float | None = None,
+        smallest_region: int = 1,
+    ) -> None:
+        """Move the thresholds; nothing is trained or scored again.
+
+        Args:
+            false_alarm_rate: see `AnomalyDetector`; if not given, it stays as it is.
+            threshold: a score above which images count as anomalous, instead of the calibrated
+                one; also that of pixels, if a score is the largest value of its map.
+            smallest_region: area in pixels of a photograph below which no region is reported.
+
+        Raises:
+            ValueError: for what is no such number, or for both a rate and a threshold.
+        """
+        self.decision.move(false_alarm_rate, threshold, smallest_region)
+
+    def threshold(self, false_alarm_rate: float, category: str | None = None) -> float:
+        """The image threshold of another false-alarm rate; `decide_by` makes it the one in force.
+
+        ``category`` is one of `categories`; None takes the normal images of all of them.
+        """
+        number = self.number_of(category)
+        return thresholds.threshold_of(self.calibration, false_alarm_rate, number)
+
+    # Detection.
+
     @torch.no_grad()
     def detect(self, image: Tensor, category: Tensor, judged: Tensor | None = None) -> Detection:
         """Score images (B, 3, H, W) in [-1, 1] of the categories (B,), or `UNKNOWN_CATEGORY`.
 
         Scores are of the pixels that ``judged`` (B, 1, H, W) marks, if it is given.
         """
-        self._require_image(image)
-        reconstruction, parts = self.checked_compare(image, category)
-        anomaly_map = self.checked_fuse(parts, category)
-        score = self.score_of_judged(anomaly_map, parts, judged)
+        free = self.framing is None or self.takes_whole
+        scoring.require_image(image, image.shape[2:] if free else self.known_framing.seen)
+        reconstruction, parts = scoring.checked_compare(self, image, category)
+        anomaly_map = scoring.checked_fuse(self, parts, category)
+        score = scoring.judged_score(self, anomaly_map, parts, judged)
         if reconstruction is not None:
             reconstruction = reconstruction.float()
         return Detection(anomaly_map, score, reconstruction, parts)
 
-    def score_of_judged(
-        self, anomaly_map: Tensor, parts: dict[str, Tensor], judged: Tensor | None
-    ) -> Tensor:
-        """`score` of the pixels that ``judged`` (B, 1, H, W) marks in each map, or of all."""
-        if judged is None:
-            return self.score(anomaly_map, parts)
-        scores = []
-        for index, marks in enumerate(judged.bool()):
-            one = {"": anomaly_map, **parts}
-            own = {name: judged_part(part[index], marks)[None] for name, part in one.items()}
-            scores.append(self.score(own.pop(""), own))
-        return torch.cat(scores)
-
-    def checked_compare(
-        self, image: Tensor, category: Tensor
-    ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """`compare`, its maps of the shape they must have, relative to normal ones if learned."""
-        reconstruction, parts = self.compare(image, category)
-        for name, part in parts.items():
-            self._require_shape(f"compare's '{name}'", part, image)
-        return reconstruction, relative_to_normals(self.calibration, parts, category)
-
-    def checked_fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
-        """`fuse`, its map of the shape it must have."""
-        anomaly_map = self.fuse(parts, category)
-        self._require_shape("fuse's map", anomaly_map, next(iter(parts.values())))
-        return anomaly_map
-
-    def _require_image(self, image: Tensor) -> None:
-        size = image.shape[2:] if self.framing is None or self.takes_whole else self.framing.seen
-        if image.ndim != 4 or image.shape[1:] != (3, *size):
-            expected = ", ".join(map(str, ("B", 3, *size)))
-            raise ValueError(
-                f"expected images ({expected}), as the detector was trained on, not "
-                f"{tuple(image.shape)}: `predict` reads and resizes photographs"
-            )
-        low, high = image.aminmax()
-        if not (low >= -1.001 and high <= 1.001):
-            raise ValueError(
-                f"expected images in [-1, 1], not from {low:.4g} to {high:.4g}: scale 8-bit values "
-                "by image / 127.5 - 1, or let `predict` read the photographs"
-            )
-
-    def _require_shape(self, name: str, found: Tensor, like: Tensor) -> None:
-        expected = (like.shape[0], 1, *like.shape[2:])
-        if tuple(found.shape) != expected:
-            raise ValueError(
-                f"{type(self).__name__}: {name} must be of shape {expected}, not "
-                f"{tuple(found.shape)}"
-            )
-
-    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load weights and calibration; the thresholds become those of `false_alarm_rate`."""
-        result = super().load_state_dict(state_dict, *args, **kwargs)
-        if thresholds.CATEGORY in self.calibration:
-            self.set_thresholds()
-        return result
-
-    def fingerprint_fields(self, datamodule: Any) -> dict[str, Any]:
-        """What the numbers of a test depend on beside `protocol` and data, as JSON values."""
-        return thresholds.part_calibrated_on(self.calibration) | self.moved_to()
-
-    def setting_of(self, name: str, category: Tensor) -> Tensor:
-        """A setting in `by_category`, as a number (B,) for each image of the categories (B,)."""
-        values = per_category(getattr(self, name), self.categories, name)
-        return torch.tensor(values, device=category.device)[category]
-
-    def chosen(self, name: str, category: Tensor) -> Tensor:
-        """A setting (B,) in `choices` as chosen for the categories (B,); before, its own value."""
-        if name in self.calibration:
-            return self.calibration.of(name, category)
-        return torch.full(category.shape, getattr(self, name), device=category.device)
-
-    def common_setting(self, name: str, least: int = 0) -> int | None:
-        """A setting in `by_category` for all categories together: the mean, rounded.
-
-        None if it is None.
-
-        Raises:
-            ValueError: if that is less than ``least``.
-        """
-        value = getattr(self, name)
-        if value is None:
-            return None
-        whole = round(per_category(value, self.categories, name)[-1])
-        require_at_least(least, **{name: whole})
-        return whole
-
-    def settle(self, number: int) -> None:
-        """Score all images as of one category, or `UNKNOWN_CATEGORY`, from now on.
-
-        What happens to an image then depends on no values of its batch, as an export needs it.
-        """
-        self.settled = number
-
-    def groups_of(self, category: Tensor) -> list[tuple[int, Tensor | slice]]:
-        """The numbers among the categories (B,) of images, each with which images those are."""
-        if self.settled is not None:
-            return [(self.settled, slice(None))]
-        return [(number, category == number) for number in category.unique().tolist()]
-
-    def category_of(self, batch: Any) -> Tensor:
-        """The detector's own index (B,) of each image's category, or `UNKNOWN_CATEGORY`."""
-        known = [self._category_index.get(i, UNKNOWN_CATEGORY) for i in batch["category"].tolist()]
-        return torch.tensor(known, device=batch["category"].device)
-
-    def load_pretrained(self) -> None:
-        """Load published weights into the parts that come with some."""
-        for part in self.children():
-            load = getattr(part, "load_pretrained", None)
-            if load is not None:
-                load()
-
-    def lasting_config(self, config: dict[str, Any]) -> dict[str, Any]:
-        """What the final checkpoint keeps of the detector's configuration, to be built again."""
-        return config
+    # Phases.
 
     def enter_phase(self, name: str) -> None:
         """Let only that phase's parts require gradients and train."""
         self.phase = name
         for need in ("trained", "loss", "configure_optimizers"):
-            if getattr(type(self), need) is getattr(AnomalyDetector, need):
+            if getattr(type(self), need) is getattr(Method, need):
                 raise NotImplementedError(
                     f"{type(self).__name__} has no `{need}` for its phase '{name}': write it, or "
                     "let `phases` return [] if the method trains nothing"
                 )
-        self.requires_grad_(False)
         trained = self.trained()
         if not any(True for part in trained for _ in part.parameters()):
             raise ValueError(
                 f"{type(self).__name__}.trained() names no parameters in phase '{name}'"
             )
-        for part in trained:
-            part.requires_grad_(True)
-        # Buffers are the same everywhere. Broadcasting them at each forward pass, as DDP would,
-        # hangs where one process validates one batch fewer than another.
-        buffers = [name for name, _ in self.named_buffers()]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, buffers)
+        states.freeze_all_but(self, trained)
         self.train()
 
     def train(self, mode: bool = True) -> Self:
@@ -502,23 +253,10 @@ class AnomalyDetector(Deciding, LightningModule, ABC):
             part.train(mode)
         return self
 
-    def prepare_inference(self) -> None:
-        """Lay weights out for speed: channels last won in inference on every device measured."""
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Weights that move leave copies of them behind."""
         self._faster = {}
         return super()._apply(fn, recurse)
-
-    def in_precision(self, network: N) -> N | HalfPrecision:
-        """A network for inference: itself, or under autocast a copy in half precision, kept."""
-        if not torch.is_autocast_enabled(self.device.type):
-            return network
-        if network not in self._faster:
-            dtype = torch.get_autocast_dtype(self.device.type)
-            self._faster[network] = faster(network, dtype, self.pairs)
-        return self._faster[network]
 
     # Lightning's hooks.
 
@@ -529,7 +267,6 @@ class AnomalyDetector(Deciding, LightningModule, ABC):
                 f"trainer.precision {self.trainer.precision} would round the noise schedule and "
                 f"the weights: choose one of {', '.join(PRECISIONS)}"
             )
-        leave_group_at_exit()
         if stage == "fit" or not self.trainer.ckpt_path:  # else when the checkpoint is loaded
             self.meet(data_module(self.trainer), stage)
         if stage in ("fit", "validate") and not self.phase:
@@ -566,9 +303,9 @@ class AnomalyDetector(Deciding, LightningModule, ABC):
                     "have to be trained for each fold: leave it out"
                 )
             if stage != "fit":
-                self._require_same_size(datamodule)
+                require_trained_framing(self.framing, datamodule)
                 lend_region(self.calibration, self.categories, datamodule)
-            self._require_its_fit(datamodule)
+            require_takable(self.title, self.takes_whole, datamodule)
             self.check_data(datamodule, stage)
             if stage == "fit":
                 self.framing = datamodule.framing
@@ -577,61 +314,6 @@ class AnomalyDetector(Deciding, LightningModule, ABC):
     def __getstate__(self) -> dict[str, Any]:
         """A copy, such as an average of the weights, holds no data."""
         return {**super().__getstate__(), "_met": None}
-
-    def _require_same_size(self, datamodule: Any) -> None:
-        if self.framing and self.framing.image_size != datamodule.image_size:
-            raise ValueError(
-                f"the checkpoint was trained on images of {written(self.framing.image_size)} "
-                f"pixels, data.image_size is {written(datamodule.image_size)}: leave "
-                "data.image_size out"
-            )
-        framing = getattr(datamodule, "framing", self.framing)  # of others' data there may be none
-        if self.framing and framing and self.framing.fit != framing.fit:
-            raise ValueError(
-                f"the checkpoint was trained with data.fit {self.framing.fit}, not {framing.fit}: "
-                "leave data.fit out"
-            )
-
-    def _require_its_fit(self, datamodule: Any) -> None:
-        framing = getattr(datamodule, "framing", None)
-        if not isinstance(framing, Framing):  # of another's data module
-            return
-        if framing.whole and framing.tiling is None and not self.takes_whole:
-            raise ValueError(
-                f"{self.title} takes images of one size: with data.fit tile, --tiles cuts them for "
-                "it (model: Tiled)"
-            )
-        if self.takes_whole and not framing.whole:
-            raise ValueError(
-                f"{self.title} takes photographs as they are: set data.fit to tile, not "
-                f"{framing.fit}"
-            )
-
-    def check_data(self, datamodule: Any, stage: str) -> None:
-        """Raise a ValueError for data that the networks cannot take, or too little of it."""
-
-    def match_categories(self, categories: list[str], stage: str) -> None:
-        """Map the data's categories to the detector's own, or refuse categories it never saw.
-
-        Settings by category that lack one are refused too.
-        """
-        self.categories = self.categories or list(categories)
-        for name in self.by_category:
-            self.common_setting(name)
-        unknown = sorted(set(categories) - set(self.categories))
-        if unknown and stage != "predict":
-            raise ValueError(
-                f"the checkpoint was trained on {self.categories}, the data has {unknown} too: "
-                "set data.category to what it was trained on, or train on these categories"
-            )
-        own = {name: i for i, name in enumerate(self.categories)}
-        self._category_index = {
-            i: own.get(name, UNKNOWN_CATEGORY) for i, name in enumerate(categories)
-        }
-
-    def batch_loss(self, batch: Any) -> Tensor:
-        """Loss of the current phase on a batch; a method may look up its paths in a cache."""
-        return self.loss(batch["image"], self.category_of(batch))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step of the current phase."""
@@ -681,19 +363,26 @@ class AnomalyDetector(Deciding, LightningModule, ABC):
         """Prepare for speed."""
         self.prepare_inference()
 
+    def fingerprint_fields(self, datamodule: Any) -> dict[str, Any]:
+        """What the numbers of a test depend on beside `protocol` and data, as JSON values."""
+        calibrated = thresholds.part_calibrated_on(self.calibration)
+        return calibrated | self.decision.fingerprint_fields()
+
+    # Checkpoints.
+
+    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load weights and calibration; the thresholds become those of `false_alarm_rate`."""
+        result = super().load_state_dict(state_dict, *args, **kwargs)
+        if thresholds.CATEGORY in self.calibration:
+            self.decision.set_thresholds()
+        return result
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Name the method and its categories; leave out what only the final checkpoint holds."""
         checkpoint["method"] = type(self).__name__
         checkpoint["categories"] = self.categories
         checkpoint["trained_with"] = self.trained_with
-        for key in STATES:
-            if key in checkpoint:
-                checkpoint[key] = self.without_kept_once(checkpoint[key])
-
-    def without_kept_once(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict less the frozen parts that only the final checkpoint holds."""
-        prefixes = tuple(f"{name}." for name in self.kept_once)
-        return {key: value for key, value in state.items() if not key.startswith(prefixes)}
+        states.leave_out(checkpoint, self.kept_once)
 
     def take_categories(self, checkpoint: dict[str, Any]) -> None:
         """Take over the categories of a checkpoint, if it names some."""
@@ -712,15 +401,10 @@ class AnomalyDetector(Deciding, LightningModule, ABC):
                 "give the checkpoint's own config.yaml, or no --config at all"
             )
         thresholds.require_movable(checkpoint, self.false_alarm_rate)
-        self.calibrated_rate = thresholds.stated_rate(checkpoint)
+        self.decision.calibrated_rate = thresholds.stated_rate(checkpoint)
         self.take_categories(checkpoint)
         trainer, datamodule = self._trainer, getattr(self._trainer, "datamodule", None)
         if trainer is not None and trainer.state.fn is not None and datamodule is not None:
             # Lightning loads after `setup`, which did not know yet what was trained on.
             self.meet(datamodule, trainer.state.fn.value)
-        for key in STATES:
-            if key in checkpoint:
-                present = {name.split(".")[0] for name in checkpoint[key]}
-                own = self.state_dict().items()
-                absent = {k: v for k, v in own if k.split(".")[0] not in present}
-                checkpoint[key] = {**absent, **checkpoint[key]}
+        states.complete(checkpoint, self.state_dict())

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from data_modules.reading.images import Pixels
 from data_modules.reading.interest import ALL, RegionOfInterest
@@ -45,6 +47,30 @@ def masks_of_batch(data: Any, batch: Any) -> list[Pixels | None]:
         data.region.mask(Path(path), data.categories[category], (height, width))
         for path, category, (height, width) in columns
     ]
+
+
+def interest_of(
+    calibration: Calibration,
+    categories: Sequence[str],
+    category: str | None,
+    size: tuple[int, int],
+    given: NDArray[Any] | None,
+) -> Pixels | None:
+    """What counts (H, W) of a photograph of this size: as ``given``, else as kept, else all.
+
+    Raises:
+        ValueError: for a mask of another size, or none where each image has its own.
+    """
+    if given is not None:
+        if given.shape != size:
+            raise ValueError(f"interest is {given.shape}, the photograph {size}")
+        return (given != 0).astype(np.uint8)
+    if BY_IMAGE in calibration:
+        raise ValueError("each image has a region of interest of its own: give `interest`")
+    region = kept_region(calibration, categories)
+    if region is None:
+        return None
+    return region.mask(Path("the photograph"), category or ALL, size)
 
 
 def kept_region(calibration: Calibration, categories: Sequence[str]) -> RegionOfInterest | None:

@@ -20,8 +20,10 @@ import yaml
 from torch import Tensor
 
 from data_modules.reading.tiles import Tiling, mirrored, resized, scaled_size, starts
-from lightning_ad.detector.detector import AnomalyDetector, Phase
+from lightning_ad.detector.detection import Phase
+from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.per_category import members, require_at_least
+from lightning_ad.detector.scoring import checked_compare, checked_fuse
 
 MARGIN = 3 / 8
 """Share of an overlap, from the border of each tile, that does not count."""
@@ -178,7 +180,7 @@ class Tiled(AnomalyDetector):
     def _assembled(self, image: Tensor, category: Tensor) -> Tensor:
         """Map, and reconstruction if there is one, (1 or 4, H, W) of one image (3, H, W)."""
         height, width = image.shape[-2:]
-        tile = self._seen
+        tile = self.known_framing.seen
         rows, columns = mirrored(height, tile[0]), mirrored(width, tile[1])
         if (len(rows), len(columns)) != (height, width):
             down, across = (torch.from_numpy(p).to(image.device) for p in (rows, columns))
@@ -199,18 +201,12 @@ class Tiled(AnomalyDetector):
         above, before = (len(rows) - height) // 2, (len(columns) - width) // 2
         return whole[:, above : above + height, before : before + width]
 
-    @property
-    def _seen(self) -> tuple[int, int]:
-        if self.framing is None:
-            raise RuntimeError("the detector knows neither data nor a checkpoint yet")
-        return self.framing.seen
-
     def _tiles(
         self, image: Tensor, category: Tensor, begins: list[list[int]]
     ) -> Iterator[tuple[list[Corner], Tensor]]:
         """Corners of some tiles of an image (3, H, W), and what is found of each (B, C, h, w)."""
         (height, width), corners = (
-            self._seen,
+            self.known_framing.seen,
             [(top, left) for top in begins[0] for left in begins[1]],
         )
         for first in range(0, len(corners), self.tiles_at_once):
@@ -218,8 +214,8 @@ class Tiled(AnomalyDetector):
             cut = [image[:, top : top + height, left : left + width] for top, left in some]
             tiles = torch.stack(cut)
             of = category.expand(len(some))
-            reconstruction, parts = self.method.checked_compare(tiles, of)
-            found = [self.method.checked_fuse(parts, of)]
+            reconstruction, parts = checked_compare(self.method, tiles, of)
+            found = [checked_fuse(self.method, parts, of)]
             if reconstruction is not None:
                 found.append(reconstruction.float())
             yield some, torch.cat(found, 1)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data_modules import AnomalyDataModule
+from lightning_ad.detector import scoring
 from lightning_ad.detector.calibration import Calibration
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.judged import JUDGED, judged_values, maps_in
@@ -42,7 +43,7 @@ def calibrate(detector: AnomalyDetector, trainer: Trainer, datamodule: AnomalyDa
     scored, normal_images = score(detector, trainer, datamodule)
     keep_scores(detector.calibration, scored, normal_images)
     keep_region(detector.calibration, datamodule.region, detector.categories)
-    detector.set_thresholds()
+    detector.decision.set_thresholds()
 
 
 def _score_at_once(
@@ -137,7 +138,7 @@ def _remembered_by(memory: MemoryPass) -> Observe:
 
 def _compared(detector: AnomalyDetector, batch: Any, category: Tensor) -> Rows:
     """The maps of a batch."""
-    _, parts = detector.checked_compare(batch["image"], category)
+    _, parts = scoring.checked_compare(detector, batch["image"], category)
     columns = {name: part.cpu() for name, part in parts.items()}
     judged = {JUDGED: batch[JUDGED].cpu()} if JUDGED in batch else {}
     return {"path": batch["path"], "category": category.cpu(), **judged, **columns}
@@ -157,8 +158,8 @@ def _extremes(rows: Rows) -> Rows:
 def _scores(detector: AnomalyDetector, rows: Rows) -> Rows:
     """Image scores and, for the pixel threshold, 1,024 evenly spaced order statistics per map."""
     parts, judged = maps_in(rows), rows.get(JUDGED)
-    anomaly_map = detector.checked_fuse(parts, rows["category"])
-    score = detector.score_of_judged(anomaly_map, parts, judged)
+    anomaly_map = scoring.checked_fuse(detector, parts, rows["category"])
+    score = scoring.judged_score(detector, anomaly_map, parts, judged)
     pixels = [_spread(values.sort().values) for values in judged_values(anomaly_map, judged)]
     scores = {"score": score, "pixels": torch.stack(pixels)}
     return {"path": rows["path"], "category": rows["category"], **scores}

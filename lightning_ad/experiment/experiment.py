@@ -11,7 +11,8 @@ import yaml
 from data_modules import AnomalyDataModule
 from lightning_ad.callbacks.forecast import Forecast
 from lightning_ad.detector.checkpoint import load_content, load_weights, read_checkpoint
-from lightning_ad.detector.detector import AnomalyDetector, Phase
+from lightning_ad.detector.detection import Phase
+from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.region import lend_region
 from lightning_ad.experiment.calibrate import calibrate
 from lightning_ad.experiment.checkpoints import readable, save_weights

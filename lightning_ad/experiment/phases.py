@@ -10,7 +10,8 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_ad.callbacks.preemption import TRY_AGAIN
-from lightning_ad.detector.detector import AnomalyDetector, Phase
+from lightning_ad.detector.detection import Phase
+from lightning_ad.detector.detector import AnomalyDetector
 
 
 @rank_zero_only

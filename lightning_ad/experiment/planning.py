@@ -11,7 +11,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from data_modules import AnomalyDataModule
 from lightning_ad.callbacks.training_record import read_training
 from lightning_ad.detector.checkpoint import load_weights
-from lightning_ad.detector.detector import AnomalyDetector, Phase
+from lightning_ad.detector.detection import Phase
+from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.processes import of_all_processes
 from lightning_ad.experiment.phases import announce
 from lightning_ad.experiment.probe import probe_phase, probe_scoring

@@ -19,7 +19,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from data_modules import AnomalyDataModule
 from data_modules.records import Record
 from lightning_ad.callbacks import Evaluation
-from lightning_ad.detector.detector import AnomalyDetector, Phase
+from lightning_ad.detector.detection import Phase
+from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.experiment.calibrate import calibrate
 from lightning_ad.experiment.choose import passes
 from lightning_ad.experiment.trainers import Trainers

@@ -21,7 +21,7 @@ import yaml
 
 from data_modules.problems import DataError
 from data_modules.reading.texts import read_yaml
-from lightning_ad.detector.detector import Phase
+from lightning_ad.detector.detection import Phase
 from lightning_ad.experiment.origin import (
     changes,
     differences,

@@ -14,7 +14,8 @@ from lightning_ad.callbacks.forecast import EpochLines, Progress
 from lightning_ad.callbacks.preemption import EndOnSignals, FirstCheckpoint, WholeEpochs
 from lightning_ad.callbacks.training_record import TrainingRecord
 from lightning_ad.callbacks.training_seed import TrainingSeed
-from lightning_ad.detector.detector import LOSSES, AnomalyDetector, Phase
+from lightning_ad.detector.detection import Phase
+from lightning_ad.detector.detector import LOSSES, AnomalyDetector
 from lightning_ad.experiment.checkpoints import WholeFiles
 from lightning_ad.experiment.run_folder import RunFolder
 from lightning_ad.speed.allocation import keep_freed_memory

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from data_modules.reading.geometry import height_and_width, plain, written
-from lightning_ad.detector.detector import Phase
+from lightning_ad.detector.detection import Phase
 from lightning_ad.detector.latent import LatentDetector
 from lightning_ad.detector.memory import KeptRows, MemoryPass
 from lightning_ad.detector.per_category import (

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from lightning_ad.detector.detector import AnomalyDetector, Phase
+from lightning_ad.detector.detection import Phase
+from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.per_category import require_at_least
 from lightning_ad.maths import diffusion, maps
 from lightning_ad.maths.adaptation import Pyramid, adaptation_loss, split

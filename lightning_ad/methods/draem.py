@@ -21,7 +21,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from data_modules.reading.dataset import as_pixels, as_tensor
 from data_modules.textured_defects import TexturedDefects
-from lightning_ad.detector.detector import AnomalyDetector, Phase
+from lightning_ad.detector.detection import Phase
+from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.maths.losses import focal_loss, ssim_loss
 from lightning_ad.networks.sizes import require_multiple
 

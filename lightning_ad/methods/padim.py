@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_ad.detector.detector import Phase
+from lightning_ad.detector.detection import Phase
 from lightning_ad.detector.feature_space import FeatureSpaceDetector
 from lightning_ad.detector.memory import MemoryPass
 from lightning_ad.detector.processes import add_up, of_all_processes

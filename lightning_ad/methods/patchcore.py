@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_ad.detector.detector import Phase
+from lightning_ad.detector.detection import Phase
 from lightning_ad.detector.feature_space import DrawnPatches, FeatureSpaceDetector
 from lightning_ad.detector.memory import MemoryPass
 from lightning_ad.detector.per_category import require_at_least

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from lightning_ad.detector.detector import AnomalyDetector, Phase
+from lightning_ad.detector.detection import Phase
+from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.per_category import require_at_least
 from lightning_ad.maths import maps
 from lightning_ad.maths.pooled_patches import pooled_patches

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_ad.detector.detector import Detection
+from lightning_ad.detector.detection import Detection
 from lightning_ad.maths import maps
 from lightning_ad.methods.ddad import DDAD
 from lightning_ad.published.drifting import DriftingExtractor

@@ -30,7 +30,7 @@ trainer(folder, Watch(), strategy="ddp").test(Detector(), Data(3, folder / "data
 """
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are told by Linux only")
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are told by Linux only")
 def test_no_thread_of_the_group_outlives_the_work(tmp_path):
     """Or a process would now and then abort at its end: PyTorch's pull request 179291."""
     done = subprocess.run(

@@ -124,13 +124,13 @@ def test_another_rate_moves_the_threshold_of_a_loaded_checkpoint():
     trained = Brightness(false_alarm_rate=0.1)
     trained.categories = ["bottle"]
     trained.calibration = kept(torch.arange(1.0, 100.0))
-    trained.set_thresholds()
-    assert trained.image_threshold(torch.tensor([0, -1])).tolist() == [90.0, 90.0]
+    trained.decision.set_thresholds()
+    assert trained.decision.image_threshold(torch.tensor([0, -1])).tolist() == [90.0, 90.0]
     moved = Brightness(false_alarm_rate=0.3)
     moved.categories = ["bottle"]
     moved.load_state_dict(trained.state_dict())
-    assert moved.image_threshold(torch.tensor([0, -1])).tolist() == [70.0, 70.0]
-    assert moved.pixel_threshold(torch.tensor([0])).tolist() == [70.0]
+    assert moved.decision.image_threshold(torch.tensor([0, -1])).tolist() == [70.0, 70.0]
+    assert moved.decision.pixel_threshold(torch.tensor([0])).tolist() == [70.0]
 
 
 @pytest.mark.parametrize(("rate", "refused"), [(0.01, False), (0.3, True)])
@@ -189,7 +189,7 @@ def calibrated(scores, **decision):
     detector = Brightness(false_alarm_rate=0.1)
     detector.categories = ["bottle", "cable"]
     detector.calibration = kept(scores, torch.arange(len(scores)) % 2)
-    detector.set_thresholds()
+    detector.decision.set_thresholds()
     detector.decide_by(**decision)
     return detector
 
@@ -198,19 +198,20 @@ def test_a_threshold_moves_by_a_rate_or_by_hand_and_says_so():
     scores = torch.arange(1.0, 200.0)  # odd ones of bottles, even ones of cables
     category = torch.tensor([0, 1, -1])
     detector = calibrated(scores)
-    assert detector.decision() == {"false_alarm_rate": 0.1, "threshold_from": "calibration"}
+    assert detector.decision.source() == {"false_alarm_rate": 0.1, "threshold_from": "calibration"}
     assert detector.threshold(0.2, "bottle") == 161 and detector.threshold(0.2) == 160
-    before = detector.image_threshold(category)
+    before = detector.decision.image_threshold(category)
     detector.decide_by(false_alarm_rate=0.2)
-    assert detector.image_threshold(category).tolist() == [161, 160, 160]
-    assert before.tolist() != detector.image_threshold(category).tolist()
+    assert detector.decision.image_threshold(category).tolist() == [161, 160, 160]
+    assert before.tolist() != detector.decision.image_threshold(category).tolist()
     by_hand = calibrated(scores, threshold=3.5)
-    assert by_hand.image_threshold(category).tolist() == [3.5] * 3
-    assert by_hand.decision() == {"false_alarm_rate": None, "threshold_from": "hand"}
-    assert by_hand.pixel_threshold(category).tolist() == [3.5] * 3
+    assert by_hand.decision.image_threshold(category).tolist() == [3.5] * 3
+    assert by_hand.decision.source() == {"false_alarm_rate": None, "threshold_from": "hand"}
+    assert by_hand.decision.pixel_threshold(category).tolist() == [3.5] * 3
     by_hand.calibration["normal_pixels"] = scores[:, None] / 100  # its scores are no map's values
-    by_hand.set_thresholds()
-    assert by_hand.pixel_threshold(category).tolist() == pytest.approx([1.81, 1.80, 1.80])
+    by_hand.decision.set_thresholds()
+    found = by_hand.decision.pixel_threshold(category).tolist()
+    assert found == pytest.approx([1.81, 1.80, 1.80])
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ def test_what_decides_nothing_is_refused(decision, message):
 
 def test_a_moved_threshold_is_part_of_the_fingerprint_and_the_checkpoints_own_is_not():
     detector = calibrated(torch.rand(40))
-    detector.calibrated_rate = 0.1
+    detector.decision.calibrated_rate = 0.1
     assert detector.fingerprint_fields(None) == {}
     detector.decide_by(false_alarm_rate=0.2)
     moved = detector.fingerprint_fields(None)
@@ -240,9 +241,9 @@ def test_a_moved_threshold_is_part_of_the_fingerprint_and_the_checkpoints_own_is
 def test_a_rate_that_few_images_cannot_vouch_for_is_said():
     detector = calibrated(torch.rand(40))
     assert images_for(0.05) == 19 and images_for(0.01) == 99 and images_for(0.3) == 3
-    assert len(detector.described_decision()) == 1
+    assert len(detector.decision.described()) == 1
     detector.decide_by(false_alarm_rate=0.04)
-    assert "20 normal images" in detector.described_decision()[1]
+    assert "20 normal images" in detector.decision.described()[1]
     with pytest.warns(UserWarning, match="20 normal images of a category vouch for .* 4.76 %"):
         assert (
             detector.threshold(0.04, "cable") == detector.calibration["normal_scores"][1::2].max()

@@ -137,7 +137,7 @@ def test_good_images_alone_are_enough(tmp_path):
     detector = load_detector(tmp_path / "run/final.ckpt")
     detection = detector.detect(torch.zeros(2, 3, 16, 16), torch.tensor([0, -1]))
     assert detection.anomaly_map.shape == (2, 1, 16, 16)
-    assert torch.isfinite(detector.image_threshold(torch.tensor([0, -1]))).all()
+    assert torch.isfinite(detector.decision.image_threshold(torch.tensor([0, -1]))).all()
 
 
 def test_weights_from_another_order_of_categories_keep_their_own(tmp_path):

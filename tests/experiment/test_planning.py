@@ -11,7 +11,7 @@ import pytest
 from data_modules import MTD
 from lightning_ad.callbacks import forecast
 from lightning_ad.cli import main
-from lightning_ad.detector.detector import Phase
+from lightning_ad.detector.detection import Phase
 from lightning_ad.experiment import planning, probe
 from lightning_ad.experiment.planning import Planner
 from lightning_ad.experiment.run_folder import RunFolder

@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from lightning_ad.detector import detector as detector_module
+from lightning_ad.detector import contract
 from lightning_ad.maths import deviation
 from lightning_ad.maths.deviation import latent_deviation, pixel_deviation
 from lightning_ad.methods import DeCoDiff
@@ -105,7 +105,9 @@ def test_only_the_network_trains():
 
 def test_frozen_parts_are_left_to_the_final_checkpoint():
     detector = deco(features=tiny_pyramid())
-    kept = detector.without_kept_once(detector.state_dict())
+    checkpoint = {"state_dict": detector.state_dict()}
+    detector.on_save_checkpoint(checkpoint)
+    kept = checkpoint["state_dict"]
     assert kept and all(key.startswith("denoiser.") for key in kept)
 
 
@@ -181,7 +183,7 @@ def test_both_decodes_are_one_batch_and_equal_two():
 @pytest.mark.parametrize(("reference", "pairs"), [("decoded", True), ("image", False)])
 def test_half_precision_is_told_what_is_a_pair(monkeypatch, reference, pairs):
     asked = []
-    monkeypatch.setattr(detector_module, "faster", lambda *which: asked.append(which) or which[0])
+    monkeypatch.setattr(contract, "faster", lambda *which: asked.append(which) or which[0])
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         deco(reference=reference).compare(images(2), torch.tensor([0, 0]))
     assert [told for _, _, told in asked] == [pairs, pairs]  # autoencoder and denoiser

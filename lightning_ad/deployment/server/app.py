@@ -120,7 +120,7 @@ async def predict(
     images = await _images(request.app.state.batches, detector, files, category, picture)
     about = {"format": FORMAT, "method": type(detector).__name__, "fingerprint": None}
     return Predictions.model_validate(
-        {**about, "root": None, **detector.decision(), "images": images}
+        {**about, "root": None, **detector.decision.source(), "images": images}
     )
 
 
