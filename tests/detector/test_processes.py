@@ -1,8 +1,8 @@
 """What processes do together, and how they part."""
 
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
