@@ -77,9 +77,9 @@ def test_numbers_of_other_recipes_are_never_taken(ran, tmp_path, monkeypatch):
     assert len(ran("--methods", "d3ad", "--recipes", "cpu")[1]) == 1
     assert len(ran("--methods", "d3ad", "--recipes", "gpu")[1]) == 1
     assert len(ran("--methods", "d3ad", "--recipes", "cpu")[1]) == 0
-    shutil.copytree(study.RECIPES, tmp_path / "recipes")
-    monkeypatch.setattr(study, "RECIPES", tmp_path / "recipes")
-    recipe = tmp_path / "recipes/cpu/d3ad.yaml"
+    recipe = tmp_path / "d3ad_cpu.yaml"
+    shutil.copy(study.FOR_A_CPU / recipe.name, recipe)
+    monkeypatch.setattr(study, "FOR_A_CPU", tmp_path)
     recipe.write_text(recipe.read_text().replace("base: 64", "base: 32"))
     _, (told,) = ran("--methods", "d3ad", "--recipes", "cpu")
     assert "--overwrite=True" in told

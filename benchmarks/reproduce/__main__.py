@@ -79,7 +79,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--recipes",
         choices=("cpu", "gpu", "toy"),
         default="gpu" if torch.cuda.is_available() else "cpu",
-        help="folder of benchmarks/recipes",
+        help="experiments/*_cpu.yaml, or a folder of benchmarks/recipes",
     )
     add("--output", type=Path, default=Path("results"))
     add("--write", type=Path, help="a Markdown page to put the tables into")

@@ -12,6 +12,9 @@ from benchmarks.reproduce.neighbour import trivial_neighbour
 from benchmarks.reproduce.table import Found, markdown
 
 RECIPES = Path("benchmarks/recipes")
+FOR_A_CPU = Path("experiments")
+"""Where the recipes for a CPU lie: they are experiments for anyone."""
+
 START, END = "<!-- by benchmarks.reproduce, from here -->", "<!-- to here -->"
 """Lines of a page between which the tables stand."""
 
@@ -21,7 +24,7 @@ class Study:
 
     Args:
         output: the folder; what an earlier call with the same recipes left there is kept.
-        recipes: name of a folder of recipes: `cpu`, `gpu` or `toy`.
+        recipes: `cpu`, `gpu` or `toy`.
         roots: folder of each data set.
         page: a Markdown file to show the tables in, too, in place of those that it has.
     """
@@ -92,6 +95,8 @@ class Study:
 
     def recipe(self, method: str) -> Path:
         """The file that says how a method is run."""
+        if self.recipes == "cpu":
+            return FOR_A_CPU / f"{method}_cpu.yaml"
         return RECIPES / self.recipes / f"{method}.yaml"
 
     def _record(self, cell: Cell) -> Path:

@@ -51,7 +51,9 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
         warmup: steps over which the learning rate rises; it falls to 0 over the second half.
         optimizer: of the denoiser.
         blur: sigma in pixels of the Gaussian that smooths the map.
-        scoring: options of `AnomalyDetector`.
+        top_share: share of the map's largest values whose mean is an image's score; 1 % as in
+            Dinomaly (Guo et al., CVPR 2025).
+        scoring: further options of `AnomalyDetector`.
     """
 
     def __init__(
@@ -60,14 +62,15 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
         denoiser: nn.Module,
         components: int = 256,
         scored_level: float | tuple[float, ...] = (1.0, 8.0),
-        levels: tuple[float, float] = (0.3, 8.0),
+        levels: tuple[float, float] = (0.3, 5.0),
         patches_per_image: int = 64,
         warmup: int = 100,
         optimizer: OptimizerFactory = lambda p: AdamW(p, lr=2e-3, weight_decay=0.01),
         blur: float = 4.0,
+        top_share: float = 0.01,
         **scoring: Any,
     ) -> None:
-        super().__init__(features, components, 0.5, blur, **scoring)
+        super().__init__(features, components, 0.5, blur, top_share=top_share, **scoring)
         require_at_least(1, patches_per_image=patches_per_image)
         require_at_least(0, warmup=warmup)
         if not 0 < levels[0] <= levels[1]:
