@@ -80,7 +80,7 @@ def test_numbers_of_other_recipes_are_never_taken(ran, tmp_path, monkeypatch):
     recipe = tmp_path / "d3ad_cpu.yaml"
     shutil.copy(study.FOR_A_CPU / recipe.name, recipe)
     monkeypatch.setattr(study, "FOR_A_CPU", tmp_path)
-    recipe.write_text(recipe.read_text().replace("base: 64", "base: 32"))
+    recipe.write_text(recipe.read_text().replace("channels: 32", "channels: 16"))
     _, (told,) = ran("--methods", "d3ad", "--recipes", "cpu")
     assert "--overwrite=True" in told
 
