@@ -18,7 +18,7 @@ from data_modules.neighbour import neighbour_auroc
 from data_modules.reading.texts import read_json
 from lightning_ad.reports.files import write_json
 from lightning_ad.reports.recorded_runs import Run, comparable
-from lightning_ad.reports.summary_tables import Row, Value
+from lightning_ad.reports.summary_tables import MEAN, Row, Value
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +99,10 @@ def _means(
     """The neighbour's mean over the categories of each data set, where all of them are known."""
     for run in {run.data_set: run for run in reversed(runs)}.values():
         names = {row.category for row in rows if row.data_set == run.data_set}
-        known = [found.get((run.data_set, name)) for name in sorted(names - {"mean"})]
-        if "mean" in names and None not in known:
+        known = [found.get((run.data_set, name)) for name in sorted(names - {MEAN})]
+        if MEAN in names and None not in known:
             mean = fmean(row.values["image_auroc"].mean for row in known if row)
-            yield _row(run.data_set, "mean", mean, run)
+            yield _row(run.data_set, MEAN, mean, run)
 
 
 def _advice(run: Run, folder: Path) -> str:

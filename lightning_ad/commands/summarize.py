@@ -32,12 +32,14 @@ from lightning_ad.reports.recorded_runs import (
 )
 from lightning_ad.reports.summary_tables import (
     FORMATS,
+    MEAN,
     Row,
     Summary,
     Value,
     all_metrics,
     one_metric,
     with_best,
+    with_extent,
 )
 
 
@@ -57,8 +59,8 @@ def summarize(runs: Sequence[Run], folder: Path) -> Summary:
         for row in _rows(data_set, label, group, notes)
     ]
     trivial, remarks = baselines(rows, runs, folder)
-    rows += trivial
-    rows.sort(key=lambda row: (row.data_set, row.category == "mean", row.category, row.method))
+    rows = with_extent([*rows, *trivial])
+    rows.sort(key=lambda row: (row.data_set, row.is_mean, row.category, row.method))
     return Summary(with_best(rows), [*notes, *_unlike(groups), *remarks])
 
 
@@ -111,7 +113,7 @@ def _rows(data_set: str, label: str, runs: Sequence[Run], notes: list[str]) -> l
             names = dict.fromkeys(name for metrics in found for name in metrics)
             complete[seed] = {name: _mean(m.get(name) for m in found) for name in names}
     if complete:
-        rows.append(Row(data_set, "mean", label, *_over_seeds(complete), how))
+        rows.append(Row(data_set, MEAN, label, *_over_seeds(complete), how))
     return rows
 
 

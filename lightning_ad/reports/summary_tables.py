@@ -18,6 +18,7 @@ CAPTION = (
     "in percent; mean ± sample standard deviation over seeds (n - 1); * the best of a category"
 )
 SPEED = "images_per_second"
+MEAN = "mean"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class Row:
     measured: str = ""
     """How: the best is sought among rows that were measured alike."""
 
+    @property
+    def is_mean(self) -> bool:
+        """Whether it is a mean over categories, all or some."""
+        return self.category == MEAN or self.category.startswith(f"{MEAN} (")
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -89,6 +95,26 @@ class Table:
             ]
             for words, values in self.rows
         ]
+
+
+def with_extent(rows: Sequence[Row]) -> list[Row]:
+    """Let a mean over some of its data set's categories say so, and vie with none over others."""
+    names = defaultdict(set)
+    for row in rows:
+        if row.category != MEAN:
+            names[row.data_set].add(row.category)
+            names[row.data_set, row.method].add(row.category)
+    told = []
+    for row in rows:
+        own, known = names[row.data_set, row.method], names[row.data_set]
+        if row.category == MEAN and own != known:
+            extent, measured = (
+                f"{MEAN} ({len(own)} of {len(known)})",
+                f"{row.measured} {sorted(own)}",
+            )
+            row = replace(row, category=extent, measured=measured)
+        told.append(row)
+    return told
 
 
 def with_best(rows: Sequence[Row]) -> list[Row]:

@@ -112,6 +112,23 @@ def test_a_category_measured_at_another_size_is_refused_too(six):
         main([str(six[0])])
 
 
+def test_a_mean_over_some_categories_says_so_and_is_not_the_best_of_all(six, capsys):
+    for method in ("D3AD", "PaDiM"):
+        write_run(six[0], method, "bottle", 0, [0.99, 0.99], method=method)
+    table = summary(capsys, six[0], "--format=markdown")
+    cells = [[cell.strip() for cell in line.split("|")[2:-1]] for line in table.splitlines()]
+    means = {(c[0], c[1]): c[3:] for c in cells if c and c[0].startswith("mean")}
+    assert list(means) == [
+        ("mean", "DDAD"), ("mean (1 of 2)", "D3AD"), ("mean (1 of 2)", "PaDiM")
+    ]  # fmt: skip
+    assert not any(cell.startswith("**") for cell in means["mean", "DDAD"])  # has no rival
+    assert means["mean (1 of 2)", "D3AD"] == ["**99.00**", "**99.00**"]  # of the same bottle
+    write_run(six[0], "other", "grid", 0, [0.1, 0.1], method="DRAEM")
+    table = summary(capsys, six[0], "--format=markdown")
+    line = next(line for line in table.splitlines() if "1 of 2" in line and "DRAEM" in line)
+    assert "*" not in line
+
+
 def test_methods_stand_side_by_side(six, capsys):
     write_run(six[0], "d3ad", "bottle", 0, [0.9, 0.8], method="D3AD")
     found = [(row["category"], row["method"], row["seeds"]) for row in rows(capsys, six[0])]
