@@ -108,7 +108,6 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         self.category = category
         self.image_size = plain(image_size)
         self.batch_size = batch_size
-        self.train_batch_size = batch_size  # what trains may ask for batches of its own
         self.eval_batch_size = eval_batch_size or batch_size
         self.num_workers = num_workers
         self.val_fraction = val_fraction
@@ -129,6 +128,7 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
 
     def _know_nothing(self) -> None:
         """Start without what is found out on the way."""
+        self.train_batch_size = self.batch_size  # what trains may ask for batches of its own
         self.stored: Dataset | None = None
         """What training reads instead of images, as long as a method has computed it of them."""
         self._region: RegionOfInterest | None = None

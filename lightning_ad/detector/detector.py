@@ -351,17 +351,13 @@ class AnomalyDetector(Method):
         """Score a batch; callbacks do the rest."""
         return self.detect(batch["image"], self.category_of(batch), batch.get(JUDGED))
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Detection:
-        """Score a batch; callbacks do the rest."""
-        return self.detect(batch["image"], self.category_of(batch), batch.get(JUDGED))
+    predict_step = test_step
 
     def on_test_start(self) -> None:
         """Prepare for speed."""
         self.prepare_inference()
 
-    def on_predict_start(self) -> None:
-        """Prepare for speed."""
-        self.prepare_inference()
+    on_predict_start = on_test_start
 
     def fingerprint_fields(self, datamodule: Any) -> dict[str, Any]:
         """What the numbers of a test depend on beside `protocol` and data, as JSON values."""

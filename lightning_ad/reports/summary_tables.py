@@ -99,7 +99,7 @@ class Table:
 
 def with_extent(rows: Sequence[Row]) -> list[Row]:
     """Let a mean over some of its data set's categories say so, and vie with none over others."""
-    names = defaultdict(set)
+    names: dict[str | tuple[str, str], set[str]] = defaultdict(set)
     for row in rows:
         if row.category != MEAN:
             names[row.data_set].add(row.category)
