@@ -11,10 +11,10 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
-from jsonargparse import DefaultHelpFormatter, set_parsing_settings
+from jsonargparse import set_parsing_settings
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
@@ -26,6 +26,12 @@ from lightning_ad.callbacks import Evaluation, Panels, Predictions, Report, Thro
 from lightning_ad.callbacks.objective import Objective
 from lightning_ad.callbacks.preemption import end_on_signals
 from lightning_ad.commands.arguments import OF_A_PHASE, with_files_read, with_own_config
+from lightning_ad.commands.experiment_parser import (
+    DECIDING,
+    Parser,
+    add_own_options,
+    print_nothing,
+)
 from lightning_ad.commands.tiles import OPTIONS, add_tile_options, with_tile_size, wrap_in_tiles
 from lightning_ad.detector.checkpoint import read_checkpoint
 from lightning_ad.detector.detector import AnomalyDetector
@@ -44,7 +50,6 @@ from lightning_ad.experiment.tracking import (
 )
 from lightning_ad.experiment.trainers import Trainers
 from lightning_ad.reports.predictions_file import watched_before
-from lightning_ad.reports.reasons import in_a_line
 
 for room in (methods, networks):
     for name in room.__all__:
@@ -54,36 +59,11 @@ for room in (methods, networks):
 LONGEST_NAME = 100
 """Characters of a folder that is named after several categories."""
 
-DECIDING = ("test", "predict")
-"""The subcommands that give verdicts."""
-
 DEFAULTS = {
     "data": "SyntheticTextures",
     "trainer.log_every_n_steps": 10,
     "trainer.logger": {"class_path": "WandbLogger", "init_args": {"project": "lightning_ad"}},
 }
-
-
-class Help(DefaultHelpFormatter):
-    """Help that spares the reader thousands of torch's modules where any module would do."""
-
-    def _get_help_string(self, action: Any) -> str:
-        text, known, names = super()._get_help_string(action).partition(", known subclasses: ")
-        if not names.startswith("torch.nn.Module,"):
-            return text + known + names
-        ours = [n for n in names.rstrip(")").split(", ") if n.startswith("lightning_ad.networks.")]
-        return f"{text}{known}{', '.join(ours)})"
-
-
-class Parser(LightningArgumentParser):
-    """Lightning's parser, with short errors and short help, also of the classes in options."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"formatter_class": Help, **kwargs})
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """End with what is wrong in a line."""
-        super().error(in_a_line(message), ex)
 
 
 class ExperimentCLI(LightningCLI):
@@ -126,14 +106,14 @@ class ExperimentCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Let errors stand alone: all options, longer than a screen, would come before them."""
         parser = super().init_parser(**kwargs)
-        parser.print_usage = _print_nothing  # type: ignore[method-assign]
+        parser.print_usage = print_nothing  # type: ignore[method-assign]
         return parser
 
     def setup_parser(self, *args: Any) -> None:
         """Let help begin with what is not Lightning's."""
         super().setup_parser(*args)
         for name, parser in self._subcommand_parsers.items():
-            _add_own_options(name, parser)
+            add_own_options(name, parser)
             add_tile_options(parser)
             parser.usage = f"lightning {name} --config FILE [--OPTION VALUE ...]"
             parser._action_groups = sorted(
@@ -333,52 +313,6 @@ class ExperimentCLI(LightningCLI):
         loggers = loggers_of(self.config_init[self.subcommand].trainer.logger)
         if any(isinstance(logger, WandbLogger) for logger in loggers):
             remember_run_id(self.run.path, self.run_id)
-
-
-def _add_decision(parser: LightningArgumentParser) -> None:
-    """Options that move verdicts and regions of a calibrated checkpoint."""
-    parser.add_argument(
-        "--false_alarm_rate",
-        type=float | None,
-        default=None,
-        help="another share of normal images to let through (short for --model.false_alarm_rate)",
-    )
-    parser.add_argument(
-        "--threshold",
-        type=float | None,
-        default=None,
-        help="a score above which images are flagged, instead of the calibrated one",
-    )
-    parser.add_argument(
-        "--smallest_region",
-        type=int,
-        default=1,
-        help="area in pixels of a photograph below which no region is reported",
-    )
-
-
-def _add_own_options(word: str, parser: LightningArgumentParser) -> None:
-    """Add the options that only one or two commands have."""
-    if word == "fit":
-        parser.add_argument(
-            "--time",
-            type=str | None,
-            default=None,
-            help="how long the whole run may take, such as 90s, 20m or 1h30m; phases share it in "
-            "the proportions of their epochs",
-        )
-    if word == "predict":
-        parser.add_argument(
-            "--watch",
-            action="store_true",
-            help="go on with the images that arrive in data.root, until Ctrl-C",
-        )
-    if word in DECIDING:
-        _add_decision(parser)
-
-
-def _print_nothing(file: Any = None) -> None:
-    """Stands for the usage."""
 
 
 def _folder_of(run_dir: str, data: Any) -> str:
