@@ -18,7 +18,6 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from data_modules import AnomalyDataModule
 from lightning_ad import methods, networks
@@ -35,6 +34,7 @@ from lightning_ad.commands.experiment_parser import (
 from lightning_ad.commands.tiles import OPTIONS, add_tile_options, with_tile_size, wrap_in_tiles
 from lightning_ad.detector.checkpoint import read_checkpoint
 from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.processes import is_first_process
 from lightning_ad.detector.thresholds import require_decision
 from lightning_ad.experiment.experiment import Experiment
 from lightning_ad.experiment.phases import announce
@@ -177,7 +177,7 @@ class ExperimentCLI(LightningCLI):
             self.settings.return_predictions = False  # Predictions writes them, memory stays free
         if self.settings.get("watch"):
             self.settings.trainer.enable_progress_bar = False  # it would have no end
-        if _is_first_process():
+        if is_first_process():
             self._prepare_loggers()
 
     def _refuse_what_has_no_effect(self) -> None:
@@ -282,7 +282,7 @@ class ExperimentCLI(LightningCLI):
             self.datamodule.watch(watched_before(self.run.path / "predictions"))
         if self.subcommand == "test":
             self.run.require_same_test(self.datamodule.files_hash("test"))
-        if self.subcommand != "validate" and _is_first_process():
+        if self.subcommand != "validate" and is_first_process():
             self.lock = self.run.lock()
             self._remember_run_id()
             if self.subcommand == "test" and not self.run.config.exists():
@@ -298,7 +298,7 @@ class ExperimentCLI(LightningCLI):
         """Run the whole experiment, the first phase's weights from ``ckpt_path`` if given."""
         start = Path(ckpt_path) if ckpt_path else None
         self.experiment.check(start, self.settings.overwrite)
-        if _is_first_process():
+        if is_first_process():
             self.experiment.open(self.settings.overwrite)
             self._remember_run_id()
         loggers = loggers_of(self.config_init["fit"].trainer.logger)
@@ -324,11 +324,6 @@ def _folder_of(run_dir: str, data: Any) -> str:
             names = f"{category[0]}+{len(category) - 1}_more"
         run_dir = run_dir.replace(str(category), names)
     return str(Path(run_dir).expanduser())
-
-
-def _is_first_process() -> bool:
-    """Whether this is the first process of all nodes, as far as the environment says."""
-    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
 def _limit(began: float, text: str | None) -> TimeLimit:

@@ -9,7 +9,8 @@ from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.latent_cache import LatentCache
 from lightning_ad.detector.per_category import require_at_least
 from lightning_ad.detector.processes import data_module
-from lightning_ad.networks.autoencoders import Autoencoder, require_whole_latents
+from lightning_ad.networks.autoencoders import Autoencoder
+from lightning_ad.networks.sizes import require_multiple
 from lightning_ad.speed.folding import fold_upsampling
 
 
@@ -56,7 +57,7 @@ class LatentDetector(AnomalyDetector):
 
     def check_data(self, datamodule: Any, stage: str) -> None:
         """Check that latents cover whole images."""
-        require_whole_latents(datamodule.image_size, self.autoencoder)
+        require_multiple(datamodule.image_size, self.autoencoder, "autoencoder")
 
     def on_fit_start(self) -> None:
         """Encode the data once, if asked to; other phases need the images themselves."""

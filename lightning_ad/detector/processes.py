@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, distributed
 
 Rows = dict[str, Any]
@@ -40,6 +41,11 @@ def _leave_group() -> None:
     if distributed.is_available() and distributed.is_initialized():
         gc.collect()  # a training's DDP module would keep the group, and so its threads
         distributed.destroy_process_group()
+
+
+def is_first_process() -> bool:
+    """Whether this is the first process of all nodes, as far as the environment says."""
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
 def of_all_processes(own: Any) -> list[Any]:

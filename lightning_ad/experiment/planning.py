@@ -6,14 +6,13 @@ import time
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from data_modules import AnomalyDataModule
 from lightning_ad.callbacks.training_record import read_training
 from lightning_ad.detector.checkpoint import load_weights
 from lightning_ad.detector.detection import Phase
 from lightning_ad.detector.detector import AnomalyDetector
-from lightning_ad.detector.processes import of_all_processes
+from lightning_ad.detector.processes import is_first_process, of_all_processes
 from lightning_ad.experiment.phases import announce
 from lightning_ad.experiment.probe import probe_phase, probe_scoring
 from lightning_ad.experiment.run_folder import RunFolder
@@ -132,7 +131,7 @@ def require_enough(plan: Timetable, began: float) -> None:
     now = time.time()
     if plan.deadline is None or of_all_processes(now + plan.least <= plan.deadline)[0]:
         return
-    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+    if not is_first_process():
         raise SystemExit(1)  # the first process says why
     raise SystemExit(
         f"{spoken(plan.deadline - now)} are left, too short for one epoch of each phase, "
@@ -151,7 +150,7 @@ def deadline_of(run: RunFolder, limit: TimeLimit) -> float | None:
     """
     if limit.seconds is not None:
         moment = limit.began + limit.seconds
-        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        if is_first_process():
             write_whole(run.deadline, f"{moment}\n")
         return moment
     if not run.deadline.exists():

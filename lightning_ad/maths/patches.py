@@ -28,7 +28,7 @@ class PatchSpace(NamedTuple):
 def describe(layers: list[Tensor]) -> Tensor:
     """Descriptions (B, D, h, w) of patches, from maps (B, C_i, h_i, w_i) whose first is h x w."""
     size = layers[0].shape[-2:]
-    return torch.cat([_on_grid(_averaged(layer), size) for layer in layers], 1)
+    return torch.cat([on_grid(_averaged(layer), size) for layer in layers], 1)
 
 
 def project(layers: list[Tensor], space: PatchSpace) -> Tensor:
@@ -42,7 +42,7 @@ def project(layers: list[Tensor], space: PatchSpace) -> Tensor:
     points = -(space.mean @ space.projection).view(1, -1, 1, 1)
     for layer, part in zip(layers, parts, strict=True):
         projected = F.conv2d(layer, part.T[:, :, None, None])
-        points = points + _on_grid(_averaged(projected), size)
+        points = points + on_grid(_averaged(projected), size)
     return points
 
 
@@ -50,7 +50,8 @@ def _averaged(layer: Tensor) -> Tensor:
     return F.avg_pool2d(layer, 3, 1, 1, count_include_pad=False)
 
 
-def _on_grid(layer: Tensor, size: torch.Size) -> Tensor:
+def on_grid(layer: Tensor, size: torch.Size) -> Tensor:
+    """A map (B, C, h, w), resized bilinearly unless it is of that size."""
     if layer.shape[-2:] == size:
         return layer
     return F.interpolate(layer, size, mode="bilinear", align_corners=False)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_ad.maths.patches import on_grid
+
 
 def pooled_patches(layers: list[Tensor], dimensions: int) -> Tensor:
     """Embeddings (B, D, h, w) of patches of maps (B, C_i, h_i, w_i), on the first map's grid.
@@ -18,7 +20,8 @@ def pooled_patches(layers: list[Tensor], dimensions: int) -> Tensor:
     to D values.
     """
     size = layers[0].shape[-2:]
-    vectors = [_on_grid(_patch_vectors(layer, dimensions), size) for layer in layers]
+    # Averaging within a patch and resizing between patches commute: the cheaper comes first.
+    vectors = [on_grid(_patch_vectors(layer, dimensions), size) for layer in layers]
     stacked = torch.cat(vectors, 1).flatten(2).transpose(1, 2)  # (B, h w, layers D)
     pooled = F.adaptive_avg_pool1d(stacked, dimensions)
     return pooled.transpose(1, 2).unflatten(2, size)
@@ -29,10 +32,3 @@ def _patch_vectors(layer: Tensor, dimensions: int) -> Tensor:
     values = F.unfold(layer, 3, padding=1).transpose(1, 2)  # (B, h w, 9 C)
     pooled = F.adaptive_avg_pool1d(values, dimensions)
     return pooled.transpose(1, 2).unflatten(2, layer.shape[-2:])
-
-
-def _on_grid(vectors: Tensor, size: torch.Size) -> Tensor:
-    """Averaging within a patch and resizing between patches commute: the cheaper comes first."""
-    if vectors.shape[-2:] == size:
-        return vectors
-    return F.interpolate(vectors, size, mode="bilinear", align_corners=False)

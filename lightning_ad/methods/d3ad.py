@@ -14,7 +14,7 @@ posterior's mean instead of a sample, and the extractor keeps its batch statisti
 there each batch. As there, the bank of training images is made with the tuned extractor.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Self
 
 import torch
@@ -26,6 +26,7 @@ from data_modules.reading.geometry import height_and_width, plain, written
 from lightning_ad.detector.detection import Phase
 from lightning_ad.detector.latent import LatentDetector
 from lightning_ad.detector.memory import KeptRows, MemoryPass
+from lightning_ad.detector.optimizing import OptimizerFactory
 from lightning_ad.detector.per_category import (
     UNKNOWN_CATEGORY,
     members,
@@ -40,8 +41,6 @@ from lightning_ad.maths.nearest import (
     leave_one_out_distance,
 )
 from lightning_ad.networks.autoencoders import Autoencoder
-
-OptimizerFactory = Callable[[Iterable], Optimizer]
 
 PARTS = ("latent", "feature")
 

@@ -12,7 +12,6 @@ batch statistics while it is adapted, and noise is seeded by each image's own pi
 `experiments/published/` has the authors' protocol.
 """
 
-from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import Any, Self
 
@@ -22,12 +21,11 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from lightning_ad.detector.detection import Phase
 from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.optimizing import OptimizerFactory
 from lightning_ad.detector.per_category import require_at_least
 from lightning_ad.maths import diffusion, maps
 from lightning_ad.maths.adaptation import Pyramid, adaptation_loss, split
 from lightning_ad.networks.sizes import require_multiple
-
-OptimizerFactory = Callable[[Iterable], Optimizer]
 
 
 class DDAD(AnomalyDetector):
@@ -99,8 +97,7 @@ class DDAD(AnomalyDetector):
             return
         if any(phase.name == "adapt" for phase in self.phases()):
             self._check_pairs(datamodule)
-        factor = getattr(self.denoiser, "factor", 1)
-        require_multiple(datamodule.image_size, factor, "by which model.denoiser shrinks an image")
+        require_multiple(datamodule.image_size, self.denoiser, "denoiser")
 
     def _check_pairs(self, datamodule: Any) -> None:
         images, own = len(datamodule.training_records()), self.phases()[-1].batch_size

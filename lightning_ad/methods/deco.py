@@ -11,24 +11,23 @@ being given with the test image. `experiments/published/` has the authors' proto
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import AdamW
 
 from lightning_ad.detector.latent import LatentDetector
 from lightning_ad.detector.memory import KeptRows, MemoryPass
+from lightning_ad.detector.optimizing import OptimizerFactory, scheduled
 from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, members, require_at_least
 from lightning_ad.maths import deviation, diffusion
 from lightning_ad.networks.autoencoders import Autoencoder
 from lightning_ad.networks.context_unet import ContextUNet
 
-OptimizerFactory = Callable[[Iterable], Optimizer]
 ClassMode = Literal["given", "null", "predicted"]
 
 
@@ -63,7 +62,7 @@ class DeCoDiff(LatentDetector):
     """
 
     kept_once = ("autoencoder", "features")
-    rate_changes = "step"
+    rate_changes: Literal["step", "epoch"] = "step"
     """When the learning rate changes: at each step, or at each epoch."""
 
     def __init__(
@@ -137,11 +136,7 @@ class DeCoDiff(LatentDetector):
         if self.trainer.estimated_stepping_batches == float("inf"):
             raise ValueError("the learning rate falls to the end: set trainer.max_epochs")
         optimizer = self.optimizer(self.denoiser.parameters())
-        schedule = LambdaLR(optimizer, lambda step: self.share_of_rate(step))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": self.rate_changes},
-        }
+        return scheduled(optimizer, self.share_of_rate, self.rate_changes)
 
     def share_of_rate(self, step: int) -> float:
         """Share of the learning rate at a step: a linear warm-up, then half a cosine down to 0.

@@ -9,24 +9,22 @@ What differs from the authors' code: the textures' changes of colour are albumen
 without a folder of textures scikit-image's photographs serve.
 """
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import Adam
 
 from data_modules.reading.dataset import as_pixels, as_tensor
 from data_modules.textured_defects import TexturedDefects
 from lightning_ad.detector.detection import Phase
 from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.optimizing import OptimizerFactory, scheduled
 from lightning_ad.maths.losses import focal_loss, ssim_loss
 from lightning_ad.networks.sizes import require_multiple
-
-OptimizerFactory = Callable[[Iterable], Optimizer]
 
 SCORE_WINDOW = 21
 """Side in pixels of the square whose mean probability scores an image."""
@@ -63,9 +61,7 @@ class DRAEM(AnomalyDetector):
 
     def check_data(self, datamodule: Any, stage: str) -> None:
         """Check the images' size, and before training the folder of textures."""
-        factor = getattr(self.segmentation, "factor", 1)
-        why = "by which model.segmentation shrinks an image"
-        require_multiple(datamodule.image_size, factor, why)
+        require_multiple(datamodule.image_size, self.segmentation, "segmentation")
         if stage == "fit":
             self._defects = TexturedDefects(self.textures)
 
@@ -79,7 +75,7 @@ class DRAEM(AnomalyDetector):
         """Both networks."""
         return [self.reconstruction, self.segmentation]
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer, whose rate falls to a fifth twice."""
         optimizer = self.optimizer([p for part in self.trained() for p in part.parameters()])
 
@@ -87,8 +83,7 @@ class DRAEM(AnomalyDetector):
             steps = self.trainer.estimated_stepping_batches
             return 0.2 ** sum(step >= drop * steps for drop in DROPS)
 
-        schedule = {"scheduler": LambdaLR(optimizer, share), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        return scheduled(optimizer, share)
 
     def loss(self, image: Tensor, category: Tensor) -> Tensor:
         """Loss on normal images (B, 3, H, W), of which half get a defect."""

@@ -10,21 +10,18 @@ images instead of by the test set; `experiments/published/` has the authors' pro
 """
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import AdamW
 
 from lightning_ad.detector.averaging import AveragedDetector
+from lightning_ad.detector.optimizing import OptimizerFactory, scheduled
 from lightning_ad.detector.per_category import require_at_least
 from lightning_ad.maths import diffusion
 from lightning_ad.maths.inversion import ddim_invert, inversion_times, negative_log_likelihood
-
-OptimizerFactory = Callable[[Iterable], Optimizer]
 
 IMAGE_SCORES = ("spread", "surprise")
 """How far a map reaches from its smallest to its largest value; how unlikely the noise is."""
@@ -73,9 +70,8 @@ class InvAD(AveragedDetector):
         """The denoiser."""
         return [self.denoiser]
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Warm-up, then a cosine to nothing."""
-        optimizer = self.optimizer(self.denoiser.parameters())
 
         def share(step: int) -> float:
             done = step / max(1, self.trainer.estimated_stepping_batches)
@@ -84,8 +80,7 @@ class InvAD(AveragedDetector):
             left = (done - self.warmup) / max(1e-9, 1 - self.warmup)
             return 0.5 * (1 + math.cos(math.pi * min(left, 1.0)))
 
-        schedule = {"scheduler": LambdaLR(optimizer, share), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        return scheduled(self.optimizer(self.denoiser.parameters()), share)
 
     def loss(self, image: Tensor, category: Tensor) -> Tensor:
         """Loss on images (B, 3, H, W) at random times."""

@@ -9,8 +9,6 @@ What differs from the authors' code: the networks at the end of training are kep
 of the epoch that the test's labels prefer, and weights decay by AdamW in both of them.
 """
 
-from collections.abc import Callable, Iterable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,11 +16,10 @@ from torch.optim import AdamW, Optimizer
 
 from lightning_ad.detector.detection import Phase
 from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.optimizing import OptimizerFactory
 from lightning_ad.detector.per_category import require_at_least
 from lightning_ad.maths import maps
 from lightning_ad.maths.pooled_patches import pooled_patches
-
-OptimizerFactory = Callable[[Iterable], Optimizer]
 
 MARGIN = 0.5
 """Beyond it a score costs nothing (th+ and th- of the paper's eq. 6)."""

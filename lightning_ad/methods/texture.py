@@ -16,7 +16,7 @@ held-out normal images, and noise seeded by each image's own pixels.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,13 +26,12 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.detector.optimizing import OptimizerFactory
 from lightning_ad.detector.per_category import require_at_least
 from lightning_ad.maths import diffusion, maps
 from lightning_ad.maths.adaptation import split
 from lightning_ad.networks.attention_mask import WatchedAttention
 from lightning_ad.networks.sizes import require_multiple
-
-OptimizerFactory = Callable[[Iterable], Optimizer]
 
 Blur = Callable[[Tensor], Tensor]
 """Blurs predicted clean images (B, C, H, W)."""
@@ -122,8 +121,7 @@ class TextureDDM(AnomalyDetector):
 
     def check_data(self, datamodule: Any, stage: str) -> None:
         """Check the images' size."""
-        factor = getattr(self.denoiser, "factor", 1)
-        require_multiple(datamodule.image_size, factor, "by which model.denoiser shrinks an image")
+        require_multiple(datamodule.image_size, self.denoiser, "denoiser")
 
     # Training.
 

@@ -17,9 +17,7 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor, nn
 
-from data_modules.reading.geometry import Size
 from lightning_ad.networks.hub import hub_or_cache
-from lightning_ad.networks.sizes import require_multiple
 from lightning_ad.speed.silu import activate_in_place
 
 
@@ -77,11 +75,6 @@ class Autoencoder(nn.Module, ABC):
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode, whatever the method around it does."""
         return super().train(False)
-
-
-def require_whole_latents(image_size: Size, autoencoder: Autoencoder) -> None:
-    """Raise a ValueError unless latents cover images of ``image_size`` pixels exactly."""
-    require_multiple(image_size, autoencoder.factor, "by which model.autoencoder shrinks an image")
 
 
 class KLAutoencoder(Autoencoder):

@@ -1,13 +1,17 @@
 """Which sizes of images a network can take."""
 
+from torch import nn
+
 from data_modules.reading.geometry import Size, height_and_width, plain, written
 
 
-def require_multiple(image_size: Size, factor: int, why: str) -> None:
-    """Raise a ValueError unless both sides of the data's images are multiples of ``factor``.
+def require_multiple(image_size: Size, network: nn.Module, name: str) -> None:
+    """Raise a ValueError unless a network shrinks the sides of the data's images without a rest.
 
-    It says why, and names the nearest sizes that are.
+    It names the network, ``model.<name>``, and the nearest sizes that it takes. A network without a
+    ``factor`` takes all.
     """
+    factor: int = getattr(network, "factor", 1)
     sides = height_and_width(image_size)
     if any(side % factor for side in sides):
         below, above = (
@@ -19,6 +23,6 @@ def require_multiple(image_size: Size, factor: int, why: str) -> None:
         )
         nearest = below if below == above else f"{below} or {above}"
         raise ValueError(
-            f"data.image_size ({written(image_size)}) must be a multiple of {factor}, {why}: set "
-            f"it to {nearest}"
+            f"data.image_size ({written(image_size)}) must be a multiple of {factor}, by which "
+            f"model.{name} shrinks an image: set it to {nearest}"
         )

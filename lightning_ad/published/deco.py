@@ -4,7 +4,8 @@ import math
 
 from torch.optim import AdamW
 
-from lightning_ad.methods.deco import DeCoDiff, OptimizerFactory
+from lightning_ad.detector.optimizing import OptimizerFactory
+from lightning_ad.methods.deco import DeCoDiff
 from lightning_ad.networks.autoencoders import Autoencoder
 from lightning_ad.networks.context_unet import ContextUNet
 
