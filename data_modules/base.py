@@ -137,6 +137,7 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         self._tested: dict[str, Record] | None = None
         self._remarked = False
         self.unreadable: list[Problem] = []  # photographs that predict could not read
+        self.scored_before: set[str] = set()  # names of photographs that predict leaves out
         self.arrivals: Arrivals | None = None
         self._first_epoch = 0
 
@@ -208,11 +209,13 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
     def predict_dataloader(self) -> DataLoader[DescribedBatch]:
         """The images to be scored, each once; never cached, as they are read only once.
 
-        Those that cannot be read are left out, and listed in `unreadable`.
+        Those that cannot be read are left out, and listed in `unreadable`; so are, without a word,
+        those that were `scored_before`.
         """
         if self.arrivals is not None:
             return DataLoader(self.arrivals, batch_size=None)
-        described = Described(self._dataset(self.predict_records(), self.decoding))
+        records = [r for r in self.predict_records() if r.name not in self.scored_before]
+        described = Described(self._dataset(records, self.decoding))
         dataset = Readable(described, self.unreadable)
         sampler = EveryItemOnce(dataset, *self._place)
         return self._loader(

@@ -13,6 +13,7 @@ from data_modules.reading import watch
 from lightning_ad import load_detector
 from lightning_ad.callbacks import Predictions
 from lightning_ad.cli import main
+from lightning_ad.methods import PaDiM
 from tests.fakes import defective, texture, write
 from tests.shrunk import FEATURES, QUIET, REPOSITORY, SMALL
 
@@ -167,6 +168,55 @@ def test_a_photograph_of_another_size_than_the_region_is_named(run, tmp_path):
     assert [image["path"] for image in said(tmp_path / "predictions")["images"]] == ["whole.png"]
     with pytest.raises(ValueError, match="60x40 pixels, its image has 30x20"):
         load_detector(run / "final.ckpt").predict(tmp_path / "photographs/small.png")
+
+
+def test_an_interrupted_prediction_goes_on(run, tmp_path, monkeypatch):
+    """The third batch meets a full disk; what is scored again is what has changed since, too."""
+    for index in range(8):
+        write(tmp_path / f"photographs/{index}.png", texture(index, *SIZE))
+    predict, scored, room = PaDiM.predict_step, [], [2]
+
+    def predict_step(self, batch, batch_idx):
+        if room[0] == 0:
+            raise OSError("No space left on device")
+        room[0] -= 1
+        scored.extend(path.rpartition("/")[2] for path in batch["path"])
+        return predict(self, batch, batch_idx)
+
+    def predicted(batches, *more):
+        scored.clear()
+        room[0] = batches
+        main([
+            "predict", f"--ckpt_path={run / 'final.ckpt'}", "--data=Folder", "--data.batch_size=2",
+            f"--data.root={tmp_path / 'photographs'}", f"--run_dir={tmp_path}", *QUIET, *more,
+        ])  # fmt: skip
+        return [name.removesuffix(".png") for name in scored]
+
+    monkeypatch.setattr(PaDiM, "predict_step", predict_step)
+    with pytest.raises(OSError, match="No space left"):
+        predicted(2)
+    assert len(rows(tmp_path / "predictions/predictions-until-error-0.csv")) == 4
+    write(tmp_path / "photographs/1.png", texture(99, *SIZE))  # is another photograph now
+    (tmp_path / "predictions/panels/2.png.jpg").unlink()  # was not drawn before the end
+    assert predicted(9) == ["1", "2", "4", "5", "6", "7"]
+    resumed = said(tmp_path / "predictions")["images"]
+    assert len(rows(tmp_path / "predictions/predictions.csv")) == 8
+    assert len(list((tmp_path / "predictions/panels").iterdir())) == 8
+    assert not list((tmp_path / "predictions").glob("*-*"))
+    assert predicted(9) == list("01234567")  # a finished one starts anew
+    for before, after in zip(resumed, said(tmp_path / "predictions")["images"], strict=True):
+        same = ("path", "score", "verdict", "regions")
+        assert [before[name] for name in same] == [after[name] for name in same]
+    with pytest.raises(OSError, match="No space left"):
+        predicted(1)
+    assert predicted(9, "--false_alarm_rate=0.3") == list("01234567")
+    with pytest.raises(OSError, match="No space left"):
+        predicted(3)
+    monkeypatch.setattr(Predictions, "on_predict_end", lambda *_: None)
+    assert predicted(9) == ["6", "7"]
+    monkeypatch.undo()
+    predicted(0)  # all was scored, and is only written
+    assert len(said(tmp_path / "predictions")["images"]) == 8
 
 
 def test_a_watched_folder_goes_on_where_it_ended(run, tmp_path, monkeypatch):

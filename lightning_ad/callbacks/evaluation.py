@@ -184,6 +184,7 @@ class Evaluation(Callback):
             detector: Any = pl_module
             self._write(folder, definition, detector.decision.source() | speed)
             self.finder.write(detector, definition["fingerprint"])
+            self.finder.forget()
             self._tell_unmarked(data_module(trainer).has_masks)
             self._print(definition, speed, detector)
         del self.metrics, self.scored, self.unmarked, self.finder

@@ -15,6 +15,7 @@ from lightning_ad.detector.photograph import Finding
 from lightning_ad.detector.processes import data_module
 from lightning_ad.reports.files import name_below
 from lightning_ad.reports.predictions_file import (
+    BEFORE,
     LEDGER,
     WATCHED,
     Findings,
@@ -33,18 +34,28 @@ class Finder:
         trainer: of the test or the prediction.
         folder: where results go.
         table: name of the CSV file of all images, with these ``columns``.
+        by: what images are scored by, where a prediction may go on, see `scored_before`.
     """
 
-    def __init__(self, trainer: Trainer, folder: Path, table: str, columns: Sequence[str]) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        folder: Path,
+        table: str,
+        columns: Sequence[str],
+        by: str | None = None,
+    ) -> None:
         self._folder, self._data = folder, data_module(trainer)
         self._table, self._columns = folder / table, columns
         self._watches = self._data.arrivals is not None
-        self._ledgers = [folder / LEDGER.format(rank) for rank in range(trainer.world_size)]
-        if self._watches:
-            self._ledgers = [folder / WATCHED]
-        else:
-            self._ledgers[trainer.global_rank].unlink(missing_ok=True)
-        self._ledger = Ledger(self._ledgers[trainer.global_rank])
+        own = folder / (WATCHED if self._watches else LEDGER.format(trainer.global_rank))
+        if not self._watches:
+            own.unlink(missing_ok=True)
+        self._ledger = Ledger(own, by)
+        ranks = [folder / LEDGER.format(rank) for rank in range(trainer.world_size)]
+        before = [folder / BEFORE] if (folder / BEFORE).exists() else []
+        self._ledgers = [own] if self._watches else [*before, *ranks]
+        self._so_far = [*(before if trainer.is_global_zero else []), own]
         if self._watches:
             write_table(self._table, columns, Findings(self._ledgers))
         self._started = 0.0
@@ -78,7 +89,7 @@ class Finder:
     ) -> Counter[tuple[str, str | None]]:
         """Put together what all processes found, when they are through; by the first one.
 
-        Returns the number of images by category and verdict.
+        Returns the number of images by category and verdict. `forget` ends it.
         """
         about = {
             "method": detector.title,
@@ -86,16 +97,22 @@ class Finder:
             "root": str(self._data.root),
             **detector.decision.source(),
         }
-        counts = write_findings(self._folder, self._ledgers, about, self._table, self._columns)
+        return write_findings(self._folder, self._ledgers, about, self._table, self._columns)
+
+    def forget(self) -> None:
+        """Remove the ledgers, of which nothing is needed any more; one that is watched stays."""
         for ledger in [] if self._watches else self._ledgers:
             ledger.unlink()
-        return counts
+
+    def lines(self) -> Findings:
+        """What all processes found."""
+        return Findings(self._ledgers)
 
     def write_unfinished(self, table: str) -> Path:
         """Write what this process has found so far; where that lies."""
         file = self._folder / table
         try:
-            write_table(file, self._columns, Findings([self._ledger.file]))
+            write_table(file, self._columns, Findings(self._so_far))
         except OSError:  # the disk is full, or gone
             return self._ledger.file
         return file

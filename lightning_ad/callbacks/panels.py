@@ -161,7 +161,7 @@ class Panels(Callback):
     ) -> None:
         """Draw a batch, a panel of each image."""
         names = [name_below(path, data_module(trainer).root) for path in batch["path"]]
-        panels = [self.folder / "panels" / picture_name(name, SUFFIX) for name in names]
+        panels = [panel_of(self.folder, name) for name in names]
         self._draw(trainer, pl_module, outputs, batch, panels)
 
     def _draw(
@@ -209,6 +209,14 @@ class Panels(Callback):
                 _log_to_wandb(trainer, category, [file for file in files if file.exists()])
             log.info("panels: %s", self.folder / "panels")
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Finish the pictures of what was scored: a prediction may go on behind them."""
+        painter = self.__dict__.pop("painter", None)
+        if painter is not None:
+            painter.finish()
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Raise what kept pictures from being written, now that all else is."""
         painter = self.__dict__.pop("painter", None)
@@ -217,6 +225,11 @@ class Panels(Callback):
                 f"{painter.failure}; {painter.missing} images have no pictures, all else is in "
                 f"{self.folder}"
             ) from painter.failure
+
+
+def panel_of(folder: Path, name: PurePath) -> Path:
+    """The large picture of an image in a folder of predictions; the last one that is written."""
+    return folder / "panels" / picture_name(name, SUFFIX)
 
 
 def choose(records: Iterable[Record], number: int) -> list[Record]:

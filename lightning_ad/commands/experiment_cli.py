@@ -5,6 +5,7 @@ behind, a checkpoint brings its own configuration, and W&B works without an acco
 short class names and OmegaConf's ``${...}``, resolved after the command line.
 """
 
+import json
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 
 from data_modules import AnomalyDataModule
+from data_modules.reading.store import digest, file_stamp
 from lightning_ad import methods, networks
 from lightning_ad.callbacks import Evaluation, Panels, Predictions, Report, Throughput
 from lightning_ad.callbacks.objective import Objective
@@ -37,6 +39,7 @@ from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.processes import is_first_process
 from lightning_ad.detector.thresholds import require_decision
 from lightning_ad.experiment.experiment import Experiment
+from lightning_ad.experiment.origin import of_test
 from lightning_ad.experiment.phases import announce
 from lightning_ad.experiment.run_folder import RunFolder
 from lightning_ad.experiment.time_budget import TimeLimit, duration, process_began
@@ -278,6 +281,8 @@ class ExperimentCLI(LightningCLI):
             self.model.decide_by(
                 threshold=self.settings.threshold, smallest_region=self.settings.smallest_region
             )
+        if self.subcommand == "predict":
+            self.config_init["predict"].predictions.scored_by = self._scored_by()
         if self.settings.get("watch"):
             self.datamodule.watch(watched_before(self.run.path / "predictions"))
         if self.subcommand == "test":
@@ -287,6 +292,14 @@ class ExperimentCLI(LightningCLI):
             self._remember_run_id()
             if self.subcommand == "test" and not self.run.config.exists():
                 self.run.open(self.resolved)
+
+    def _scored_by(self) -> str | None:
+        """Stands for checkpoint and settings; None where masks of each image decide as well."""
+        region = self.datamodule.region
+        if region is not None and region.folder is not None:
+            return None
+        checkpoint, masks = file_stamp(self.source), region.digest([]) if region else ""
+        return digest(json.dumps(of_test(self.resolved), sort_keys=True), *checkpoint, masks)
 
     def fit(
         self,

@@ -33,16 +33,19 @@ def flat_name(name: PurePath, suffix: str = ".png") -> PurePath:
 def write_picture(file: Path, picture: NDArray[np.uint8]) -> None:
     """Write a PNG or, by its name, a JPEG of pixels (H, W), or (H, W, 3) in RGB order.
 
-    An OSError names the file if that fails, and no part of it remains.
+    Whoever reads finds the whole of it. An OSError names the file if that fails, and no part of it
+    remains.
     """
     in_order = picture if picture.ndim == 2 else picture[..., ::-1]
     options = OPTIONS.get(file.suffix, ())
     data = cv2.imencode(file.suffix, np.ascontiguousarray(in_order), options)[1].tobytes()
+    partial = file.with_name(f"{file.stem}.partial{file.suffix}")
     try:
         make_folder(file.parent)
-        file.write_bytes(data)
+        partial.write_bytes(data)
+        partial.replace(file)
     except OSError as error:
-        file.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise OSError(f"the picture {file} cannot be written: {error.strerror}") from error
 
 

@@ -7,14 +7,14 @@ first process writes all of it in the order of the paths, `docs/decisions.md` ha
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_modules.reading.store import make_folder, written_whole
+from data_modules.reading.store import file_stamp, make_folder, written_whole
 from lightning_ad.maths.regions import Region
 from lightning_ad.reports.files import append_csv, write_csv
 
@@ -22,6 +22,8 @@ FORMAT = 1
 """Of predictions.json: goes up when a name changes its meaning."""
 
 LEDGER = "unfinished-{}.jsonl"
+BEFORE = LEDGER.format("before")
+"""The ledger of what an interrupted prediction had found, which the next one goes on with."""
 WATCHED = "watched.jsonl"
 """The ledger of a folder that is watched: it stays, and the next watch goes on in it."""
 REGION_COLUMNS = (
@@ -30,15 +32,21 @@ REGION_COLUMNS = (
 )
 Columns = Sequence[str]
 Line = dict[str, Any]
-"""What a ledger holds of an image: ``file``, its path as it was read; ``image``, its object in
-predictions.json; ``masks``, the pixels of its regions as COCO has them."""
+"""What a ledger holds of an image: ``file``, its path as it was read; ``stamp``, that of the file;
+``by``, what it was scored by; ``image``, its object in predictions.json; ``masks``, the pixels of
+its regions as COCO has them."""
 
 
 class Ledger:
-    """What one process has found so far, a line per image; a file that exists goes on."""
+    """What one process has found so far, a line per image; a file that exists goes on.
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    Args:
+        file: the ledger.
+        by: stands for all that decides what is found of an image; None if nobody says.
+    """
+
+    def __init__(self, file: Path, by: str | None = None) -> None:
+        self.file, self.by = file, by
         make_folder(file.parent)
         content = file.read_bytes() if file.exists() else b""
         file.write_bytes(content[: content.rfind(b"\n") + 1])  # less what a killed process began
@@ -47,6 +55,8 @@ class Ledger:
         """Append an image with its regions, the latter by the names of predictions.json."""
         line: Line = {
             "file": file,
+            "stamp": file_stamp(Path(file)),
+            "by": self.by,
             "image": {**image, "regions": [as_object(region) for region in regions]},
             "masks": [_run_lengths(region, image["size"]) for region in regions],
         }
@@ -83,6 +93,28 @@ class Findings:
             with self._ledgers[number].open("rb") as ledger:
                 ledger.seek(start)
                 yield json.loads(ledger.readline())
+
+
+def scored_before(folder: Path, by: str | None, is_whole: Callable[[Line], bool]) -> set[str]:
+    """Collect, in the ledger `BEFORE`, what interrupted predictions left in a folder.
+
+    Kept are images that were scored by the same, whose files are as they were and of which all is
+    there that goes with them, as `is_whole` says. Returns their paths.
+    """
+    ledgers, known = sorted(folder.glob(LEDGER.format("*"))), set[str]()
+    if not ledgers:
+        return known
+    with written_whole(folder / BEFORE) as partial, partial.open("w", encoding="utf-8") as ledger:
+        for line in Findings(ledgers):
+            file = line["file"]
+            same = by is not None and line.get("by") == by and file not in known
+            if same and line["stamp"] == [*file_stamp(Path(file))] and is_whole(line):
+                known.add(file)
+                ledger.write(json.dumps(line) + "\n")
+    for each in ledgers:
+        if each.name != BEFORE:
+            each.unlink()
+    return known
 
 
 def watched_before(folder: Path) -> set[str]:
