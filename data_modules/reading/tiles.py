@@ -126,7 +126,8 @@ def part_shown(whole: Pixels, tile: Tile) -> Pixels:
 def mask_in_tile(mask: Pixels, tile: Tile) -> Pixels:
     """A photograph's mask (H, W) as a tile has it, by the nearest pixel."""
     size, how = (tile.width, tile.height), cv2.INTER_NEAREST_EXACT
-    return _mirrored_to(cv2.resize(part_shown(mask, tile), size, interpolation=how), tile.seen)
+    part = np.asarray(cv2.resize(part_shown(mask, tile), size, interpolation=how), np.uint8)
+    return _mirrored_to(part, tile.seen)
 
 
 def resized(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -19,8 +19,7 @@ class Decision:
     false_alarm_rate: float
     """Share of normal images that are flagged, and of those in which any pixel is."""
     threshold: float | None = None
-    """A score above which images, and pixels if scores are peaks, count as anomalous, instead of
-    the calibrated one."""
+    """A score above which images count as anomalous, instead of the calibrated one."""
     smallest_region: int = 1
     """Area in pixels of a photograph below which no region is reported."""
     calibrated_rate: float | None = None
@@ -65,9 +64,11 @@ class Decision:
 
     def pixel_threshold(self, category: Tensor) -> Tensor:
         """Map value (B,) above which a pixel is called anomalous, or NaN."""
-        if self.threshold is not None and thresholds.scores_are_peaks(self.method.calibration):
-            return torch.full(category.shape, self.threshold, device=category.device)
         return self._calibrated("pixel_threshold", category)
+
+    def faint_threshold(self, category: Tensor) -> Tensor:
+        """The same (B,) in flagged images whose map is nowhere above that one."""
+        return self._calibrated("faint_threshold", category)
 
     def fingerprint_fields(self) -> dict[str, str]:
         """Where the thresholds are moved to, if not those of the checkpoint."""

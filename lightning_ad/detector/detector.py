@@ -192,7 +192,7 @@ class AnomalyDetector(Method):
         Args:
             false_alarm_rate: see `AnomalyDetector`; if not given, it stays as it is.
             threshold: a score above which images count as anomalous, instead of the calibrated
-                one; also that of pixels, if a score is the largest value of its map.
+                one; that of pixels stays.
             smallest_region: area in pixels of a photograph below which no region is reported.
 
         Raises:

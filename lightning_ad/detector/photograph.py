@@ -40,7 +40,8 @@ class Finding:
     verdict: Verdict | None = None
     """None without a threshold."""
     pixel_threshold: float | None = None
-    """Map value above which a pixel belongs to a region; None without calibration."""
+    """Map value above which a pixel of this photograph belongs to a region; None without
+    calibration."""
     regions: list[Region] = field(default_factory=list)
     """Connected regions above the pixel threshold at the size of the photograph, the largest peak
     first."""
@@ -58,22 +59,30 @@ class Numbers(NamedTuple):
     threshold: float
     p_value: float
     pixel_threshold: float
+    faint_threshold: float
 
 
 def finding_of(anomaly_map: NDArray[np.float32], numbers: Numbers, smallest_region: int) -> Finding:
     """The verdict and the regions of a map (H, W)."""
-    score, *others = numbers
-    threshold, p_value, pixel_threshold = (None if math.isnan(n) else n for n in others)
-    verdict: Verdict = "anomalous" if score > numbers.threshold else "normal"
+    score, threshold, p_value, level, faint = numbers
+    verdict: Verdict = "anomalous" if score > threshold else "normal"
+    regions = regions_above(anomaly_map, level, smallest_region)
+    if verdict == "anomalous" and not regions and np.nanmax(anomaly_map) <= level > faint:
+        level = faint  # its score tells more than its largest value: show what stands out most
+        regions = regions_above(anomaly_map, level, smallest_region)
     return Finding(
         anomaly_map,
         score,
-        threshold,
-        p_value,
-        None if threshold is None else verdict,
-        pixel_threshold,
-        regions_above(anomaly_map, numbers.pixel_threshold, smallest_region),
+        _known(threshold),
+        _known(p_value),
+        None if math.isnan(threshold) else verdict,
+        _known(level),
+        regions,
     )
+
+
+def _known(number: float) -> float | None:
+    return None if math.isnan(number) else number
 
 
 def framing_of(config: dict[str, Any]) -> Framing:

@@ -101,6 +101,7 @@ def findings(
         decision.image_threshold(category),
         thresholds.p_values(decision.method.calibration, detection.score, category),
         decision.pixel_threshold(category),
+        decision.faint_threshold(category),
     )
     places = zip(detection.anomaly_map, sizes, interests, strict=True)
     maps = [map_of_photograph(m[None], framing, size, mask) for m, size, mask in places]

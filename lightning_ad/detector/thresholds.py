@@ -101,24 +101,18 @@ def part_calibrated_on(calibration: Calibration) -> dict[str, str]:
 def set_thresholds(calibration: Calibration, categories: int, rate: float) -> None:
     """Set the thresholds (categories + 1,) of each category and, last, of all images together.
 
-    The one of pixels is above the largest value of a new normal image's whole map, but for the same
-    rate of images: of pixels alone, so many would exceed it that hardly an image were without some.
+    The one of pixels is above the whole map of a new normal image, but for the same rate of images:
+    of pixels alone, so many would exceed it that hardly an image were without some. The faint one
+    is of pixels alone, for flagged images whose map stays below the other.
     """
-    groups = members(calibration[CATEGORY], categories)
-    levels = {"image": calibration[SCORES], "pixel": _peaks(calibration)}
-    for level, values in levels.items():
-        found = [conformal_quantile(values[group], rate) for group in groups]
+    groups, pixels = members(calibration[CATEGORY], categories), calibration[PIXELS]
+    for level, values in (
+        ("image", calibration[SCORES]),
+        ("pixel", pixels[:, -1]),
+        ("faint", pixels),
+    ):
+        found = [conformal_quantile(values[group].flatten(), rate) for group in groups]
         calibration[f"{level}_threshold"] = torch.tensor(found)
-
-
-def scores_are_peaks(calibration: Calibration) -> bool:
-    """Whether scores are the largest values of maps, so that one threshold serves for both."""
-    return CATEGORY in calibration and torch.allclose(calibration[SCORES], _peaks(calibration))
-
-
-def _peaks(calibration: Calibration) -> Tensor:
-    """The largest value (N,) of each normal image's map."""
-    return calibration[PIXELS][:, -1]
 
 
 def p_values(calibration: Calibration, score: Tensor, category: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -11,6 +12,7 @@ from lightning.pytorch import Trainer
 from data_modules import MVTecAD
 from lightning_ad.detector.calibration import Calibration
 from lightning_ad.detector.memory import MemoryPass
+from lightning_ad.detector.photograph import Numbers, finding_of
 from lightning_ad.detector.thresholds import (
     conformal_quantile,
     images_for,
@@ -207,11 +209,37 @@ def test_a_threshold_moves_by_a_rate_or_by_hand_and_says_so():
     by_hand = calibrated(scores, threshold=3.5)
     assert by_hand.decision.image_threshold(category).tolist() == [3.5] * 3
     assert by_hand.decision.source() == {"false_alarm_rate": None, "threshold_from": "hand"}
-    assert by_hand.decision.pixel_threshold(category).tolist() == [3.5] * 3
-    by_hand.calibration["normal_pixels"] = scores[:, None] / 100  # its scores are no map's values
-    by_hand.decision.set_thresholds()
-    found = by_hand.decision.pixel_threshold(category).tolist()
-    assert found == pytest.approx([1.81, 1.80, 1.80])
+    assert torch.equal(
+        by_hand.decision.pixel_threshold(category),
+        calibrated(scores).decision.pixel_threshold(category),
+    )
+
+
+def test_a_flagged_photograph_has_a_region_even_if_normal_ones_have_larger_values():
+    """Nine normal maps of values 0 to 10 times their number; images are scored in another way."""
+    detector = Brightness(false_alarm_rate=0.2)
+    detector.categories = ["bottle"]
+    columns = {"score": torch.arange(1.0, 10), "category": torch.zeros(9, dtype=torch.long)}
+    pixels = torch.arange(1.0, 10)[:, None] * torch.linspace(0, 10, 1024)
+    keep_scores(detector.calibration, columns | {"pixels": pixels}, held_out=9)
+    detector.decision.set_thresholds()
+    one = torch.tensor([0])
+    strict, faint = detector.decision.pixel_threshold(one), detector.decision.faint_threshold(one)
+    assert strict == 80  # the 8th largest value, and ...
+    assert float((pixels > faint).float().mean()) == pytest.approx(0.2, abs=0.001)
+    anomaly_map = np.zeros((20, 30), np.float32)
+    anomaly_map[4:9, 5:11], anomaly_map[12:15, 20:22] = 79, float(faint) - 0.01
+    for score, peak, level, count in (
+        (8.5, 79, faint, 1),
+        (7.5, 79, strict, 0),
+        (8.5, 81, strict, 1),
+    ):
+        anomaly_map[4, 5] = peak
+        numbers = Numbers(score, 8.0, 0.1, float(strict), float(faint))
+        found = finding_of(anomaly_map, numbers, 1)
+        assert found.pixel_threshold == float(level) and len(found.regions) == count
+        assert found.anomalous == (score > 8)
+        assert sum(r.area for r in found.regions) == (anomaly_map > float(level)).sum()
 
 
 @pytest.mark.parametrize(
