@@ -77,7 +77,7 @@ FEW_STEPS = "--model.steps=2"
 
 OF_METHOD = {
     "DDAD": [FEW_STEPS, SMALLER],
-    "D3AD": [FEW_STEPS, SMALLER],
+    "D3AD": [FEW_STEPS, SMALLER, "--model.neighbours=2"],
     "DeCoDiff": [FEW_STEPS, SMALLER],
     "TextureDDM": [FEW_STEPS, SMALLER],
     "FeatureDiffusion": ["--model.components=4", WIDER],
@@ -126,8 +126,6 @@ def shrink(config: dict[str, Any], autoencoder: Path) -> list[str]:
         overrides.append("--model.training_epochs=1")
     if "adaptation_epochs" in model:
         overrides.append("--model.adaptation_epochs=1")
-    if "neighbours" in model:
-        overrides.append("--model.neighbours=2")
     if "autoencoder" in model:
         overrides += ["--data.image_size=32", "--model.autoencoder=KLAutoencoder"]
         overrides += [f"--model.autoencoder.weights={autoencoder}", "--model.denoiser.channels=4"]

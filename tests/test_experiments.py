@@ -43,7 +43,8 @@ def test_experiment_runs(file: Path, tmp_path, autoencoder, monkeypatch):
         if category != "all":
             overrides.append(f"--data.category={names[0]}")
         if "categories" in config["model"]["init_args"].get("denoiser", {}).get("init_args", {}):
-            overrides.append(f"--model.denoiser.categories={len(names)}")
+            known = len(names) if category == "all" else 1
+            overrides.append(f"--model.denoiser.categories={known}")
     run = tmp_path / "run"
     main(["fit", f"--config={file}", f"--run_dir={run}", *overrides])
     checkpoint = f"--ckpt_path={run / 'final.ckpt'}"
