@@ -172,7 +172,7 @@ class FeatureSpaceDetector(AnomalyDetector):
     # Detection.
 
     def compare(self, image: Tensor, category: Tensor) -> tuple[None, dict[str, Tensor]]:
-        """Deviation of each patch, bilinear between patches.
+        """Deviation of each patch, bilinear between the patches' middles.
 
         Images of no known category are taken for what they deviate from least.
         """
@@ -184,7 +184,7 @@ class FeatureSpaceDetector(AnomalyDetector):
             else:
                 deviation[own] = self.deviation(points[own], number)
         size = (image.shape[-2], image.shape[-1])
-        return None, {"patch": maps.resize(deviation.unsqueeze(1), size)}
+        return None, {"patch": maps.from_cells(deviation.unsqueeze(1), size)}
 
     def _least_deviation(self, points: Tensor) -> Tensor:
         each = [self.deviation(points, other) for other in range(len(self.categories))]

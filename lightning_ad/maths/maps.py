@@ -51,6 +51,11 @@ def resize(map: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(map, size, mode="bilinear", align_corners=True)
 
 
+def from_cells(map: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (B, C, h, w) bilinearly to (B, C, *size), each value in the middle of its cell."""
+    return F.interpolate(map, size, mode="bilinear", align_corners=False)
+
+
 def gaussian_blur(image: Tensor, sigma: float, kernel_size: int | None = None) -> Tensor:
     """Gaussian blur of (B, C, H, W), sigma in pixels, borders reflected.
 

@@ -20,7 +20,7 @@ from torch.optim import AdamW
 from lightning_ad.detector.averaging import AveragedDetector
 from lightning_ad.detector.optimizing import OptimizerFactory, scheduled
 from lightning_ad.detector.per_category import require_at_least
-from lightning_ad.maths import diffusion
+from lightning_ad.maths import diffusion, maps
 from lightning_ad.maths.inversion import ddim_invert, inversion_times, negative_log_likelihood
 
 IMAGE_SCORES = ("spread", "surprise")
@@ -119,7 +119,7 @@ class InvAD(AveragedDetector):
         length = z.norm(dim=1, keepdim=True)
         smallest, largest = length.flatten(1).aminmax(dim=1)
         size = (image.shape[-2], image.shape[-1])
-        parts = {"length": F.interpolate(length, size, mode="bilinear", align_corners=False)}
+        parts = {"length": maps.from_cells(length, size)}
         for name, value in zip(
             IMAGE_SCORES, (largest - smallest, negative_log_likelihood(z)), strict=True
         ):

@@ -111,7 +111,7 @@ class SimpleNet(AnomalyDetector):
         """Scores of patches, resized bilinearly; there is no reconstruction."""
         scores = self.patch_scores(self.patches(image))
         size = (image.shape[-2], image.shape[-1])
-        return None, {"patch": F.interpolate(scores, size, mode="bilinear", align_corners=False)}
+        return None, {"patch": maps.from_cells(scores, size)}
 
     def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
         """The smoothed scores."""
