@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_modules.reading.tiles import starts
+from data_modules.reading.tiles import Tiling, scaled_size, starts
 from data_modules.reading.walk import images_in
 from lightning_ad import load_detector
 from lightning_ad.detector.tiled import Tiled
@@ -21,18 +21,24 @@ NEAR = 2
 """Pixels from the border of a tile that count as its border."""
 
 
-def at_borders(size: tuple[int, int], tile: tuple[int, int], overlap: float) -> np.ndarray:
-    """Where a map (H, W) lies close to the border of a tile, and not to its own."""
-    near = []
-    for side, own in zip(size, tile, strict=True):
-        begins = starts(side, own, overlap)
-        edges = {*begins[1:], *(begin + own for begin in begins[:-1])}
-        places = np.arange(side)
-        near.append(
-            np.any([np.abs(places + 0.5 - edge) <= NEAR for edge in edges] or [False], axis=0)
+def at_borders(size: tuple[int, int], tile: tuple[int, int], tiling: Tiling) -> np.ndarray:
+    """Where a map (H, W) lies close to the border of a tile, of any scale, and not to its own."""
+    found = np.zeros(size, bool)
+    for scale in tiling.scales:
+        rows, columns = (
+            _near(side, scaled, own, tiling.overlap)
+            for side, scaled, own in zip(size, scaled_size(size, scale), tile, strict=True)
         )
-    rows, columns = (np.broadcast_to(each, side) for each, side in zip(near, size, strict=True))
-    return rows[:, None] | columns
+        found |= rows[:, None] | columns
+    return found
+
+
+def _near(side: int, scaled: int, tile: int, overlap: float) -> np.ndarray:
+    """Along a side of a photograph that is cut when it is as long as ``scaled``."""
+    begins = starts(scaled, tile, overlap)
+    edges = np.array([*begins[1:], *(begin + tile for begin in begins[:-1])]) * side / scaled
+    places = np.arange(side) + 0.5
+    return (np.abs(places[:, None] - edges) <= NEAR).any(1)
 
 
 def main() -> None:
@@ -46,7 +52,7 @@ def main() -> None:
     border, inner = [], []
     for file in images_in(options.folder):
         found = detector.predict(file).anomaly_map
-        near = at_borders(found.shape, detector.framing.seen, detector.tiling.overlap)
+        near = at_borders(found.shape, detector.framing.seen, detector.tiling)
         border.append(found[near])
         inner.append(found[~near])
     ratio = np.concatenate(border).mean() / np.concatenate(inner).mean()

@@ -46,12 +46,15 @@ def run_of(folder, autoencoder):
         run = folder / method
         if not run.exists():
             data = ["--data=Folder", f"--data.root={folder / 'parts'}", "--data.category=part"]
-            command = fit_method(method, folder, run, autoencoder, *data)
-            sized = ("--data.image_size", "--data.split")
-            main([o for o in command if not o.startswith(sized)] + METHODS[method])
+            main(unsized(fit_method(method, folder, run, autoencoder, *data)) + METHODS[method])
         return run
 
     return run_of
+
+
+def unsized(command):
+    """A command of the magnetic tiles for photographs of any size."""
+    return [o for o in command if not o.startswith(("--data.image_size", "--data.split"))]
 
 
 def predict(run, root, to, *more):
@@ -122,13 +125,16 @@ def test_thresholds_and_phases_come_from_the_training_images_alone(run_of):
         (["--overlap=0.5"], "--overlap and --scales belong to --tiles"),
         (["--data.fit=tile"], "PatchCore takes images of one size.*--tiles"),
         (["--tiles=32", "--model.standardize=true"], "standardize compares places"),
+        (["--tiles=32", "--model.folds=3"], r"model\.folds cannot be had with tiles: leave it out"),
+        (["--tiles=32", "--data.fit=pad"], r"--tiles 32 decides data\.fit: leave --data\.fit or"),
+        (["--data.image_size=64", "--tiles=32"], r"--tiles 32 decides data\.image_size"),
     ],
 )
 def test_options_that_do_not_go_together_are_named(folder, autoencoder, tmp_path, options, said):
     data = ["--data=Folder", f"--data.root={folder / 'parts'}", "--data.category=part"]
     command = fit_method("PatchCore", folder, tmp_path / "run", autoencoder, *data)
     with pytest.raises((SystemExit, ValueError), match=said):
-        main([o for o in command if not o.startswith(("--data.split",))] + options)
+        main(unsized(command) + options)
     assert not (tmp_path / "run").exists()
 
 

@@ -3,19 +3,22 @@
 from typing import Any
 
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
 
 from lightning_ad.commands.arguments import values_of
 from lightning_ad.detector.tiled import Tiled
 
 OPTIONS = ("tiles", "overlap", "scales")
 TILED = f"{Tiled.__module__}.{Tiled.__qualname__}"
+SETTLED = ("fit", "image_size")
+"""Settings of the data that ``--tiles`` decides, whatever a file says."""
 
 
 def add_tile_options(parser: Any) -> None:
     """Add the three options to a subcommand's parser."""
     parser.add_argument(
         "--tiles",
-        type=int | tuple[int, int] | None,
+        type=PositiveInt | tuple[PositiveInt, PositiveInt] | None,
         default=None,
         help="see photographs in their own size, in tiles of so many pixels (or [height, width])",
     )
@@ -35,8 +38,17 @@ def add_tile_options(parser: Any) -> None:
 
 
 def with_tile_size(arguments: list[str]) -> list[str]:
-    """The arguments, in which ``--tiles`` also says what the data hands to networks."""
+    """The arguments, in which ``--tiles`` also says what the data hands to networks.
+
+    Raises:
+        SystemExit: if they say another thing themselves.
+    """
     sizes = values_of(arguments, "--tiles")
+    for name in SETTLED if sizes else ():
+        if values_of(arguments, f"--data.{name}", f"--data.init_args.{name}"):
+            raise SystemExit(
+                f"--tiles {sizes[-1]} decides data.{name}: leave --data.{name} or --tiles out"
+            )
     cut = ["--data.fit=tile"] if sizes else []
     return [*arguments, *(f"--data.image_size={size}" for size in sizes), *cut]
 

@@ -27,7 +27,8 @@ def vouched_for(detector: AnomalyDetector, data: AnomalyDataModule) -> str:
     ways = [f"set model.false_alarm_rate to {_rounded_up(1 / (images + 1))} or more"]
     if not detector.folds and needed <= total // 2:
         ways.append(f"data.val_fraction to {_rounded_up(needed / total)}")
-    if not detector.folds and not detector.phases() and needed <= total:
+    may_fold = not (detector.folds or detector.phases() or detector.takes_whole)
+    if may_fold and needed <= total:
         ways.append("model.folds to 5, which scores the training images as well")
     if needed > total:
         ways.append(f"use {needed} photographs or more")

@@ -21,6 +21,8 @@ from lightning_ad.reports.drawing import (
 
 SMALLEST, LARGEST = 256, 2048
 """Least and largest side of a photograph in a panel, in pixels; between them it is as it is."""
+LONGEST = 2 * LARGEST
+"""Up to which side a strip grows, so that it is wide enough to be seen."""
 INK, FAINT = (34, 34, 34), (110, 110, 110)
 BADGES = {
     "anomalous": ("ANOMALOUS", (166, 54, 3)),
@@ -89,13 +91,13 @@ def panel(picture: Picture, heading: Heading) -> Pixels:
 
 def _readable(picture: Picture) -> Picture:
     """The picture in a size that panels have: small ones larger by a whole factor."""
-    height, width = picture.photograph.shape[:2]
-    factor: float = -(-SMALLEST // min(height, width))
+    sides = picture.photograph.shape[:2]
+    factor: float = min(-(-SMALLEST // min(sides)), LONGEST // max(sides))
+    if factor <= 1:
+        factor = min(1.0, LARGEST / max(sides))
     if factor == 1:
-        factor = min(1.0, LARGEST / max(height, width))
-    return (
-        picture if factor == 1 else picture.resized(*(round(factor * s) for s in (height, width)))
-    )
+        return picture
+    return picture.resized(*(max(1, round(factor * side)) for side in sides))
 
 
 same_as_before = lru_cache(maxsize=32)

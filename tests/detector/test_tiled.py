@@ -14,6 +14,7 @@ from data_modules.records import Record
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.tiled import Tiled
 from lightning_ad.experiment.calibrate import calibrate
+from lightning_ad.experiment.vouching import vouched_for
 from tests.fakes import texture, write
 
 
@@ -241,3 +242,13 @@ def test_too_large_a_photograph_is_named_with_the_option(parts):
     data = data_of(parts, max_megapixels=0.008)
     with pytest.raises(ValueError, match=r"0\.0 million.*data\.max_megapixels"):
         data.setup("fit")
+
+
+def test_few_photographs_are_not_told_to_take_folds_that_tiles_refuse(parts):
+    one_size = data_of(parts, fit="squash")
+    few = Convolution()
+    few.false_alarm_rate = 0.2
+    assert "model.folds" in vouched_for(few, one_size)
+    said = vouched_for(tiled(few), data_of(parts))
+    assert "data.val_fraction" not in said and "model.folds" not in said
+    assert "2 held-out images" in said and "set model.false_alarm_rate to 0.334" in said

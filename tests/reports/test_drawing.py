@@ -99,13 +99,23 @@ def test_photographs_keep_their_pixels_or_grow_by_a_whole_factor(height, width, 
     assert (drawn[y : y + large.shape[0], x : x + large.shape[1]] == large).all()
 
 
+def black_panel(height, width):
+    map_ = np.zeros((height, width), np.float32)
+    photograph = np.zeros((height, width, 3), np.uint8)
+    picture = Picture(photograph, map_, scale_of(1.0, map_), map_.astype(np.uint8))
+    return panel(picture, Heading("a.png", 0.5, 1.0, "normal"))
+
+
 def test_a_huge_photograph_is_made_smaller():
-    map_ = np.zeros((3000, 4200), np.float32)
-    drawn = panel(
-        Picture(np.zeros((3000, 4200, 3), np.uint8), map_, scale_of(1.0, map_), map_.astype("u1")),
-        Heading("a.png", 0.5, 1.0, "normal"),
-    )
-    assert 2 * LARGEST < drawn.shape[1] < 3 * LARGEST
+    assert 2 * LARGEST < black_panel(3000, 4200).shape[1] < 3 * LARGEST
+
+
+@pytest.mark.parametrize("long", [100, 900, 3000, 9000])
+def test_a_line_of_pixels_has_a_panel_that_can_be_looked_at(long):
+    drawn = black_panel(long, 1)
+    assert 0.9 * LARGEST < drawn.shape[0] < 2.2 * LARGEST and drawn.shape[1] < LARGEST
+    drawn = black_panel(1, long)
+    assert 2 * 0.9 * LARGEST < drawn.shape[1] < 2 * 2.2 * LARGEST and drawn.shape[0] < LARGEST
 
 
 def test_a_thumbnail_keeps_a_region_of_a_pixel():
