@@ -72,7 +72,7 @@ def panel(picture: Picture, heading: Heading) -> Pixels:
     """
     picture = _readable(picture)
     height, width = picture.photograph.shape[:2]
-    unit = max(14, round(min(height, 2 * width) / 26))  # of letters, in pixels
+    unit = max(14, round(min(height, 1.5 * width) / 26))  # of letters, in pixels
     tiles = {"photograph": with_truth(picture)}
     if picture.reconstruction is not None:
         tiles["reconstruction"] = picture.reconstruction
