@@ -21,6 +21,7 @@ from lightning_ad.detector.scoring import checked_compare, checked_fuse
 from lightning_ad.detector.tiled import Tiled
 from lightning_ad.methods import DDAD, PatchCore
 from lightning_ad.networks import DiffusionUNet, FeaturePyramid
+from lightning_ad.speed.allocation import keep_freed_memory
 
 MEMBERS = 5000
 """Patches in PatchCore's memory."""
@@ -39,7 +40,7 @@ def patchcore() -> AnomalyDetector:
 def ddad_s(tile: int) -> AnomalyDetector:
     features = FeaturePyramid("tf_efficientnet_lite0", (1, 2), "random")
     denoiser = DiffusionUNet(tile, base=32, heads=2)
-    method = DDAD(denoiser, features, level=250, steps=250)
+    method = DDAD(denoiser, features, level=250, steps=1)
     method.calibration["ratio"] = torch.ones(())
     return method
 
@@ -67,8 +68,9 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=3000)
     parser.add_argument("--width", type=int, default=4000)
     parser.add_argument("--tile", type=int, default=256)
-    parser.add_argument("--at_once", type=int, default=16)
+    parser.add_argument("--at_once", type=int, default=8)
     options = parser.parse_args()
+    keep_freed_memory()  # as a Trainer of ours does
     torch.manual_seed(0)
     method = patchcore() if options.method == "PatchCore" else ddad_s(options.tile)
     detector = Tiled(method, tiles_at_once=options.at_once)

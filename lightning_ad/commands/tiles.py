@@ -1,5 +1,6 @@
 """``--tiles 256 --overlap 0.25 --scales 1.0 0.5``: any experiment on photographs in tiles."""
 
+from inspect import signature
 from typing import Any
 
 from jsonargparse import Namespace
@@ -64,10 +65,9 @@ def wrap_in_tiles(settings: Namespace) -> None:
     if tiles is None and not tiled and (overlap is not None or scales is not None):
         raise SystemExit("--overlap and --scales belong to --tiles: give the side of the tiles")
     if tiles is not None and not tiled:
-        own = {"overlap": 0.25, "scales": None, "tiles_at_once": 16, "false_alarm_rate": None}
-        settings.model = Namespace(
-            class_path=TILED, init_args=Namespace(method=settings.model, **own)
-        )
+        own = {name: option.default for name, option in signature(Tiled).parameters.items()}
+        own["method"] = settings.model
+        settings.model = Namespace(class_path=TILED, init_args=Namespace(**own))
     for name, value in (("overlap", overlap), ("scales", scales)):
         if value is not None:
             settings.model.init_args[name] = value

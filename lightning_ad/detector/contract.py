@@ -19,6 +19,7 @@ from lightning_ad.detector.detection import Phase
 from lightning_ad.detector.memory import MemoryPass
 from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, per_category, require_at_least
 from lightning_ad.maths.diffusion import Noise
+from lightning_ad.maths.maps import mean_of_largest
 from lightning_ad.speed.faster import faster
 from lightning_ad.speed.half_precision import HalfPrecision
 
@@ -114,8 +115,7 @@ class Method(LightningModule, ABC):
 
         A method that scores before it fuses or smooths finds the maps of `compare` in ``parts``.
         """
-        values = anomaly_map.flatten(1)
-        return values.topk(max(1, round(self.top_share * values.shape[1]))).values.mean(1)
+        return mean_of_largest(anomaly_map, self.top_share * anomaly_map[0].numel())
 
     def prepare_inference(self) -> None:
         """Lay weights out for speed: channels last won in inference on every device measured."""

@@ -24,6 +24,7 @@ from lightning_ad.detector.detection import Phase
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.per_category import members, require_at_least
 from lightning_ad.detector.scoring import checked_compare, checked_fuse
+from lightning_ad.maths.maps import mean_of_largest
 
 MARGIN = 3 / 8
 """Share of an overlap, from the border of each tile, that does not count."""
@@ -36,7 +37,7 @@ class Tiled(AnomalyDetector):
     """A method that sees whole photographs in tiles of ``data.image_size``, with data.fit tile.
 
     Args:
-        method: what compares tiles; ``top_share`` is its own.
+        method: what compares tiles; of its ``top_share`` see `score`.
         overlap: least share of a tile's side that its neighbour shows, too.
         scales: of the photograph, 0.5 for half as large, at which it is cut. The map is the mean
             over the scales of maps that are 1, on average, where a held-out normal photograph is
@@ -55,7 +56,7 @@ class Tiled(AnomalyDetector):
         method: AnomalyDetector,
         overlap: float = 0.25,
         scales: list[float] | None = None,
-        tiles_at_once: int = 16,
+        tiles_at_once: int = 8,
         false_alarm_rate: float | None = None,
     ) -> None:
         super().__init__(false_alarm_rate or method.false_alarm_rate, top_share=method.top_share)
@@ -229,6 +230,15 @@ class Tiled(AnomalyDetector):
             part / unit[:, number, None, None, None] for number, part in enumerate(parts.values())
         ]
         return torch.stack(measured).mean(0)
+
+    def score(self, anomaly_map: Tensor, parts: dict[str, Tensor]) -> Tensor:
+        """Image scores (B,) of anomaly maps (B, 1, H, W): ``top_share`` is of one tile's pixels.
+
+        Among those of the whole photograph, a small defect would count less the larger it is.
+        """
+        height, width = self.known_framing.seen
+        pixels = min(height * width, anomaly_map[0].numel())
+        return mean_of_largest(anomaly_map, self.top_share * pixels)
 
     @property
     def has_constants(self) -> bool:

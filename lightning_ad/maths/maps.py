@@ -46,6 +46,12 @@ def balanced(parts: dict[str, Tensor], ratio: Tensor, weight: float, sigma: floa
     return gaussian_blur(parts["feature"] + weighted, sigma)
 
 
+def mean_of_largest(maps: Tensor, count: float) -> Tensor:
+    """Mean (B,) of so many of the largest values, or of the largest one, of maps (B, 1, H, W)."""
+    values = maps.flatten(1)
+    return values.topk(max(1, round(count))).values.mean(1)
+
+
 def resize(map: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize (B, C, h, w) bilinearly with aligned corners to (B, C, *size)."""
     return F.interpolate(map, size, mode="bilinear", align_corners=True)

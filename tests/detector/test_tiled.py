@@ -60,6 +60,20 @@ def test_a_method_without_further_context_gives_the_map_of_the_whole(size, overl
     assert found.score == pytest.approx(float(found.anomaly_map.max()))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.02])
+def test_a_defect_scores_alike_in_a_large_and_in_a_small_photograph(share):
+    method = Convolution()
+    method.top_share = share
+    detector, found = tiled(method), []
+    for size in ((32, 48), (200, 300), (10, 12)):
+        values = torch.zeros(1, 1, *size)
+        values[..., 3:6, 4:8] = torch.arange(12.0).view(3, 4) + 1
+        found.append(float(detector.score(values, {})))
+    count = round(share * 32 * 48) or 1  # of a tile's pixels
+    assert found[0] == found[1] == pytest.approx(sum(sorted(range(13))[-count:]) / count)
+    assert found[2] == pytest.approx(12 if not share else (12 + 11) / 2)  # of its own 120
+
+
 def test_the_border_of_a_tile_shows_where_it_would_count():
     """The test above can fail: this method sees further than three eighths of the overlap."""
     detector = tiled(overlap=0.25)
@@ -247,7 +261,7 @@ def test_too_large_a_photograph_is_named_with_the_option(parts):
 def test_few_photographs_are_not_told_to_take_folds_that_tiles_refuse(parts):
     one_size = data_of(parts, fit="squash")
     few = Convolution()
-    few.false_alarm_rate = 0.2
+    few.decision.false_alarm_rate = 0.2
     assert "model.folds" in vouched_for(few, one_size)
     said = vouched_for(tiled(few), data_of(parts))
     assert "data.val_fraction" not in said and "model.folds" not in said
