@@ -149,11 +149,11 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
             self._first_epoch = 0  # a checkpoint to go on from is read later
         if stage in ("fit", "validate"):
             self._prepare("train")
-        if stage == "test" or (stage == "fit" and any(r.split == "test" for r in self._listed)):
+        if stage == "test" or (stage == "fit" and self.listed("test")):
             self._prepare("test")
         if stage in ("fit", "test") and not self._remarked:
             dark_images = dark(self.first_peaks(), self.framing.white_level)
-            tested = [record for record in self._listed if record.split == "test"]
+            tested = self.listed("test")
             small = vanishing(tested, self.framing, self.mask_rule)
             cut = unseen_region(tested, self.framing, self.region)
             log_remarks(self.data_set, [*self.remarks(), *dark_images, *small, *cut])
@@ -242,8 +242,7 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         files = super().files_hash(split)
         if self.region is None:
             return files
-        records = [record for record in self._listed if record.split == split]
-        return names_hash([files, self.region.digest(records)])[:16]
+        return names_hash([files, self.region.digest(self.listed(split))])[:16]
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """What decides the numbers that come out of this data, as JSON values."""
@@ -267,8 +266,7 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
         return true_mask(self._tested[name], self.mask_rule, size)
 
     def _names_hash(self, split: Split) -> str:
-        records = [record for record in self._listed if record.split == split]
-        return names_hash(sorted(path_below(record.image, self.root) for record in records))
+        return names_hash(sorted(path_below(r.image, self.root) for r in self.listed(split)))
 
     @property
     def decoding(self) -> Decoding:

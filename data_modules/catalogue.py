@@ -118,9 +118,13 @@ class Catalogue(ABC):
         """All records of the chosen categories: by category, then split, then path."""
         return list(self._listed)
 
+    def listed(self, split: Split) -> list[Record]:
+        """The records of one split, of which there may be none."""
+        return [record for record in self._listed if record.split == split]
+
     def records_of(self, split: Split) -> list[Record]:
         """The records of one split; an error if there are none."""
-        found = [record for record in self._listed if record.split == split]
+        found = self.listed(split)
         if not found:
             raise DataError(
                 f"{self.data_set}: {self.root} holds no {split} images of "
@@ -138,8 +142,7 @@ class Catalogue(ABC):
         It does not depend on where the data lies. Of most files only the size is asked for, so that
         thousands take no longer than to list them.
         """
-        records = [record for record in self._listed if record.split == split]
-        paths = {path for record in records for path in (record.image, *record.masks)}
+        paths = {path for record in self.listed(split) for path in (record.image, *record.masks)}
         names = {os.path.relpath(path, self.root): path for path in paths if path.is_file()}
         read = sorted(names, key=lambda name: names_hash([name]))[:FILES_READ]
         sizes = [f"{name} {names[name].stat().st_size}" for name in sorted(names)]
@@ -210,12 +213,11 @@ class Catalogue(ABC):
 
     def first_peaks(self) -> list[tuple[Path, int]]:
         """Largest values of the first training images, of those with 16 bits."""
-        images = [record.image for record in self._listed if record.split == "train"][:SAMPLE]
         found = []
-        for image in images:
+        for record in self.listed("train")[:SAMPLE]:
             with suppress(ImageError):  # the check of all files says so
-                if require_complete(image).deep:
-                    found.append((image, int(decode(image).max())))
+                if require_complete(record.image).deep:
+                    found.append((record.image, int(decode(record.image).max())))
         return found
 
     def held_out_records(self) -> list[Record]:

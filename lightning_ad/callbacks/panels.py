@@ -196,9 +196,7 @@ class Panels(Callback):
         """Wait for the pictures."""
         self.painter.finish()
 
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Wait for the pictures."""
-        self.painter.finish()
+    on_predict_epoch_end = on_test_epoch_end
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the panels of all processes to W&B."""

@@ -69,12 +69,10 @@ class EndOnSignals(Callback):
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take it back while training."""
+        """Take it back, whatever the Trainer is about to do."""
         end_on_signals(trainer)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take it back while testing."""
-        end_on_signals(trainer)
+    on_test_start = on_predict_start = on_train_start
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -82,10 +80,6 @@ class EndOnSignals(Callback):
         """Say how an interrupted run goes on, which Lightning ends without a word."""
         if isinstance(exception, KeyboardInterrupt):
             log.warning("interrupted; the same command goes on")
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take it back while predicting or calibrating."""
-        end_on_signals(trainer)
 
 
 class FirstCheckpoint(Callback):

@@ -107,7 +107,7 @@ class Experiment:
             announce(vouched_for(self.detector, self.data))
             self._train(start, limit)
             self._calibrate()
-        if not any(record.split == "test" for record in self.data.records()):
+        if not self.data.listed("test"):
             announce(f"no test images; '{self.run.final}' is ready for 'lightning predict'")
             return
         load_weights(self.detector, self.run.final)

@@ -59,7 +59,7 @@ def probe_scoring(trial: AnomalyDetector, data: AnomalyDataModule, trainers: Tra
     trial.requires_grad_(False)
     trainer, clock = trainers.trial([]), _ImageClock()
     held_out = data.held_out_records()
-    tested = [record for record in data.records() if record.split == "test"]
+    tested = data.listed("test")
     chosen = _some_of_each(held_out, trainer.world_size)
     few = data.holding_out(chosen)
     if trainer.strategy.root_device.type == "cpu":
