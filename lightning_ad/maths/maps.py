@@ -59,6 +59,8 @@ def resize(map: Tensor, size: tuple[int, int]) -> Tensor:
 
 def from_cells(map: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize (B, C, h, w) bilinearly to (B, C, *size), each value in the middle of its cell."""
+    if map.shape[-2:] == size:
+        return map
     return F.interpolate(map, size, mode="bilinear", align_corners=False)
 
 

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_ad.maths import maps
+
 
 class PatchSpace(NamedTuple):
     """An affine map from described patches f (D,) to points x = (f - mean) @ projection (K,)."""
@@ -27,8 +29,8 @@ class PatchSpace(NamedTuple):
 
 def describe(layers: list[Tensor]) -> Tensor:
     """Descriptions (B, D, h, w) of patches, from maps (B, C_i, h_i, w_i) whose first is h x w."""
-    size = layers[0].shape[-2:]
-    return torch.cat([on_grid(_averaged(layer), size) for layer in layers], 1)
+    size = (layers[0].shape[-2], layers[0].shape[-1])
+    return torch.cat([maps.from_cells(_averaged(layer), size) for layer in layers], 1)
 
 
 def project(layers: list[Tensor], space: PatchSpace) -> Tensor:
@@ -37,24 +39,17 @@ def project(layers: list[Tensor], space: PatchSpace) -> Tensor:
     Averaging and resizing are linear, with weights that sum to 1, and so commute with a projection
     of channels: K of them are averaged and resized instead of D.
     """
-    size = layers[0].shape[-2:]
+    size = (layers[0].shape[-2], layers[0].shape[-1])
     parts = space.projection.split([layer.shape[1] for layer in layers])
     points = -(space.mean @ space.projection).view(1, -1, 1, 1)
     for layer, part in zip(layers, parts, strict=True):
         projected = F.conv2d(layer, part.T[:, :, None, None])
-        points = points + on_grid(_averaged(projected), size)
+        points = points + maps.from_cells(_averaged(projected), size)
     return points
 
 
 def _averaged(layer: Tensor) -> Tensor:
     return F.avg_pool2d(layer, 3, 1, 1, count_include_pad=False)
-
-
-def on_grid(layer: Tensor, size: torch.Size) -> Tensor:
-    """A map (B, C, h, w), resized bilinearly unless it is of that size."""
-    if layer.shape[-2:] == size:
-        return layer
-    return F.interpolate(layer, size, mode="bilinear", align_corners=False)
 
 
 def fit_space(

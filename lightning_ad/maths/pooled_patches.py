@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_ad.maths.patches import on_grid
+from lightning_ad.maths import maps
 
 
 def pooled_patches(layers: list[Tensor], dimensions: int) -> Tensor:
@@ -19,9 +19,9 @@ def pooled_patches(layers: list[Tensor], dimensions: int) -> Tensor:
     bilinearly, and of all layers' values, one layer after the other, equal runs are averaged again
     to D values.
     """
-    size = layers[0].shape[-2:]
+    size = (layers[0].shape[-2], layers[0].shape[-1])
     # Averaging within a patch and resizing between patches commute: the cheaper comes first.
-    vectors = [on_grid(_patch_vectors(layer, dimensions), size) for layer in layers]
+    vectors = [maps.from_cells(_patch_vectors(layer, dimensions), size) for layer in layers]
     stacked = torch.cat(vectors, 1).flatten(2).transpose(1, 2)  # (B, h w, layers D)
     pooled = F.adaptive_avg_pool1d(stacked, dimensions)
     return pooled.transpose(1, 2).unflatten(2, size)

@@ -99,10 +99,7 @@ class InvAD(AveragedDetector):
     def described(self, image: Tensor) -> Tensor:
         """All layers' features (B, C, side, side) of images (B, 3, H, W)."""
         size = (self.side, self.side)
-        layers = [
-            F.interpolate(layer.float(), size, mode="bilinear", align_corners=False)
-            for layer in self.features(image)
-        ]
+        layers = [maps.from_cells(layer.float(), size) for layer in self.features(image)]
         described = torch.cat(layers, 1)
         taken, made = getattr(self.denoiser, "channels", None), described.shape[1]
         if taken not in (None, made):
