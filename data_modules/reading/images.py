@@ -80,7 +80,12 @@ def read_image(path: Path, white_level: int = FULL_16_BIT) -> Pixels:
 
 def in_rgb_order(values: Values) -> Values:
     """Decoded values (H, W), or (H, W, 3) in the order red, green, blue without alpha."""
-    return values if values.ndim == 2 else values[..., 2::-1]
+    if values.ndim == 2:
+        return values
+    if values.dtype in (np.uint8, np.uint16) and values.shape[2] in (3, 4):  # far faster
+        how = cv2.COLOR_BGR2RGB if values.shape[2] == 3 else cv2.COLOR_BGRA2RGB
+        return cv2.cvtColor(values, how)
+    return values[..., 2::-1]
 
 
 def as_rgb(values: Values, path: Path, white_level: int = FULL_16_BIT) -> Pixels:

@@ -118,7 +118,8 @@ def with_heat(picture: Picture) -> Pixels:
     if picture.is_flagged:
         outline(pixels, picture.regions, WHITE)
     else:
-        cv2.polylines(pixels, _lines_around(picture.regions), True, GREY, 1, cv2.LINE_AA)
+        lines = _lines_around(picture.regions, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.polylines(pixels, lines, True, GREY, 1, cv2.LINE_AA)
     if picture.truth is not None:
         outline(pixels, picture.truth, BLUE, dashed=True)
     return pixels
@@ -129,17 +130,16 @@ def levels(anomaly_map: Map, scale: Scale) -> NDArray[np.uint8]:
     above = np.greater(anomaly_map, scale.low)  # which NaN is not
     factor = np.float32(254 / (scale.high - scale.low))
     share = np.clip((anomaly_map - np.float32(scale.low)) * factor, 0, 254)
-    return np.where(above, np.rint(np.nan_to_num(share)) + 1, 0).astype(np.uint8)
+    return np.where(above, np.rint(share) + 1, 0).astype(np.uint8)
 
 
 def _lay_heat(pixels: Pixels, anomaly_map: Map, scale: Scale) -> None:
     """Lay the heat of a map over pixels, in place, where there is any."""
-    strength = levels(anomaly_map, scale)
-    x, y, width, height = cv2.boundingRect(strength)
+    x, y, width, height = cv2.boundingRect(np.greater(anomaly_map, scale.low).view(np.uint8))
     if not width:
         return
     box = np.s_[y : y + height, x : x + width]
-    each = cv2.merge([np.ascontiguousarray(strength[box])] * 3)
+    each = cv2.merge([levels(anomaly_map[box], scale)] * 3)
     kept = cv2.multiply(np.ascontiguousarray(pixels[box]), cv2.LUT(each, KEPT), scale=1 / 255)
     pixels[box] = cv2.add(kept, cv2.LUT(each, LAID))
 
@@ -167,7 +167,7 @@ LAID = np.rint(COLOURS * OPACITY[:, None]).astype(np.uint8)[None]
 
 def outline(pixels: Pixels, mask: Mask, colour: tuple[int, int, int], dashed: bool = False) -> None:
     """Draw lines around a mask's areas and in their holes, in place, on a black casing."""
-    lines = _lines_around(mask)
+    lines = _lines_around(mask, cv2.CHAIN_APPROX_NONE if dashed else cv2.CHAIN_APPROX_SIMPLE)
     thickness = max(1, round(min(mask.shape) / 220))
     length = 5 * thickness
     pieces = [dash for line in lines for dash in _dashes(line, length)] if dashed else lines
@@ -175,11 +175,16 @@ def outline(pixels: Pixels, mask: Mask, colour: tuple[int, int, int], dashed: bo
         cv2.polylines(pixels, pieces, not dashed, ink, width, cv2.LINE_AA)
 
 
-def _lines_around(mask: Mask) -> list[NDArray[np.int32]]:
-    """Closed lines (N, 1, 2) through the pixels next to a mask's areas."""
-    larger = cv2.dilate(mask, np.ones((3, 3), np.uint8))
-    lines, _ = cv2.findContours(larger, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    return [np.asarray(line, np.int32) for line in lines]
+def _lines_around(mask: Mask, points: int) -> list[NDArray[np.int32]]:
+    """Closed lines (N, 1, 2) through the pixels next to a mask's areas, with all or few points."""
+    x, y, width, height = cv2.boundingRect(mask)
+    if not width:
+        return []
+    part = cv2.copyMakeBorder(mask[y : y + height, x : x + width], 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+    larger = cv2.dilate(part, np.ones((3, 3), np.uint8))
+    lines, _ = cv2.findContours(larger, cv2.RETR_CCOMP, points, offset=(x - 1, y - 1))
+    corner = (mask.shape[1] - 1, mask.shape[0] - 1)
+    return [np.clip(np.asarray(line, np.int32), 0, corner) for line in lines]
 
 
 def _dashes(line: NDArray[np.int32], length: int) -> list[NDArray[np.int32]]:

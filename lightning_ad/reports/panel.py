@@ -76,17 +76,21 @@ def panel(picture: Picture, heading: Heading) -> Pixels:
     tiles = {"photograph": with_truth(picture)}
     if picture.reconstruction is not None:
         tiles["reconstruction"] = picture.reconstruction
-    above = "above the threshold" if picture.scale.is_threshold else "over the map's own range"
-    tiles[f"anomaly map, {above}"] = with_heat(picture)
-    gap = np.full((height + 2 * unit, unit // 2, 3), 255, np.uint8)
-    columns = [gap]
+    shown = "above the threshold" if picture.scale.is_threshold else "over the map's own range"
+    tiles[f"anomaly map, {shown}"] = with_heat(picture)
+    tiles["map value"] = _colour_bar(picture.scale, height, unit)
+    gap, above = unit // 2, 7 * unit
+    total = gap + sum(tile.shape[1] + gap for tile in tiles.values())
+    paper = np.full((above + height + 2 * unit, total, 3), 255, np.uint8)
+    paper[: 5 * unit] = _words(heading, total, unit)
+    left = gap
     for title, tile in tiles.items():
-        columns += [np.vstack([_caption(title, width, unit), tile]), gap]
-    bar = _colour_bar(picture.scale, height, unit)
-    columns += [np.vstack([_caption("map value", bar.shape[1], unit), bar]), gap]
-    row = np.hstack(columns)
-    legend = _legend(row.shape[1], unit, picture.truth is not None)
-    return np.vstack([_words(heading, row.shape[1], unit), row, legend])
+        columns = slice(left, left + tile.shape[1])
+        paper[5 * unit : above, columns] = _caption(title, tile.shape[1], unit)
+        paper[above : above + height, columns] = tile
+        left = columns.stop + gap
+    paper[above + height :] = _legend(total, unit, picture.truth is not None)
+    return paper
 
 
 def _readable(picture: Picture) -> Picture:
