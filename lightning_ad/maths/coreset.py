@@ -19,8 +19,12 @@ from torch import Tensor
 
 HEAD = 4096
 """Points at the head of the line: with 128 dimensions they stay in a processor's cache."""
+
 SLOW = 20_000
 """Choices from which on a progress bar is shown."""
+
+SEARCHED = 1024
+"""Members that a search compares with at once: larger products leave the caches."""
 
 
 def random_projection(dimensions: int, reduced: int, seed: int) -> Tensor:
@@ -91,8 +95,8 @@ def nearest(points: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
     """
     best = points.new_full((points.shape[0],), -math.inf)
     index = torch.zeros_like(best, dtype=torch.long)
-    for start in range(0, len(members), HEAD):
-        part = members[start : start + HEAD]
+    for start in range(0, len(members), SEARCHED):
+        part = members[start : start + SEARCHED]
         value, place = torch.addmm(-part.square().sum(1) / 2, points, part.T).max(1)
         closer = value > best
         best = torch.where(closer, value, best)
