@@ -36,8 +36,8 @@ from data_modules.reading.images import (
 from data_modules.reading.interest import RegionOfInterest, region_at
 from data_modules.reading.readable import Readable, ReadableLoader, readable
 from data_modules.reading.remarks import dark, log_remarks
-from data_modules.reading.samplers import EveryItemOnce, ShuffledDraws
-from data_modules.reading.tiles import Cut, Load, Tile, Tiling, few_of, mask_in_tile, tiles_of
+from data_modules.reading.samplers import EveryItemOnce, ShuffledDraws, few_of
+from data_modules.reading.tiles import Cut, Load, Tile, Tiling, mask_in_tile, tiles_of
 from data_modules.reading.watch import Arrivals
 from data_modules.records import Batch, DescribedBatch, Record, Split
 

@@ -15,6 +15,7 @@ from data_modules.reading.framing import Framing
 from data_modules.reading.geometry import written
 from data_modules.reading.images import MaskRule, Pixels, size_of, true_mask
 from data_modules.reading.interest import RegionOfInterest
+from data_modules.reading.samplers import few_of
 from data_modules.records import Record
 
 CELL = 8
@@ -59,8 +60,7 @@ def vanishing(records: Sequence[Record], framing: Framing, rule: MaskRule) -> It
     """A remark if half of the defects, in some of the test images, are smaller than a cell."""
     masked = [record for record in records if record.label and record.masks]
     areas: list[float] = []
-    for index in range(min(SAMPLE, len(masked))):
-        record = masked[index * len(masked) // min(SAMPLE, len(masked))]
+    for record in few_of(masked, SAMPLE):
         try:
             areas += areas_seen(true_mask(record, rule, size_of(record.image)), framing)
         except ImageError:

@@ -4,11 +4,19 @@ Both are DistributedSamplers also on one process, so that Lightning leaves them 
 would repeat test images to make processes even, and those would be counted twice.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from torch.utils.data import Dataset, DistributedSampler
+
+T = TypeVar("T")
+
+
+def few_of(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of the items, at even distances."""
+    count = min(most, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
 
 
 class Draw(NamedTuple):

@@ -183,8 +183,3 @@ def _as_large(part: Pixels, size: tuple[int, int]) -> Pixels:
         return part
     values = torch.from_numpy(np.array(part)).permute(2, 0, 1)[None].float()
     return resized(values, size)[0].round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-
-
-def few_of(tiles: list[Record], most: int) -> list[Record]:
-    """At most so many of the tiles, at even distances."""
-    return [tiles[i * len(tiles) // most] for i in range(most)] if len(tiles) > most else tiles

@@ -119,15 +119,8 @@ class Finder:
 
     def _write(self, finding: Finding, described: dict[str, Any], seconds: float) -> None:
         file = described.pop("file")
-        said = {
-            "score": finding.score,
-            "threshold": finding.threshold,
-            "p_value": finding.p_value,
-            "verdict": finding.verdict,
-            "pixel_threshold": finding.pixel_threshold,
-            "seconds": seconds,
-        }
-        line = self._ledger.add(file, {**described, **said}, finding.regions)
+        said = {**described, **finding.said(), "seconds": seconds}
+        line = self._ledger.add(file, said, finding.regions)
         if self._watches:
             append_row(self._table, self._columns, line)
 

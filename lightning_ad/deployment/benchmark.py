@@ -53,7 +53,7 @@ def ways(checkpoint: Path, exported: Path, device: str, seconds: float) -> Itera
         "compiled": lambda: _of_detector(_compiled(_loaded(checkpoint, device)), "32-true"),
         "onnx": lambda: _of_file(exported, _loaded(checkpoint, "cpu")),
     }
-    height, width = _size(_loaded(checkpoint, "cpu"))
+    height, width = _loaded(checkpoint, "cpu").known_framing.seen
     pixels = np.random.default_rng(0).integers(0, 256, (max(BATCHES), height, width, 3), np.uint8)
     for way, make in makes.items():
         try:
@@ -68,11 +68,6 @@ def ways(checkpoint: Path, exported: Path, device: str, seconds: float) -> Itera
 
 def _loaded(checkpoint: Path, device: str) -> AnomalyDetector:
     return load_detector(checkpoint).to(device)
-
-
-def _size(detector: AnomalyDetector) -> tuple[int, int]:
-    assert detector.framing is not None, "a loaded detector knows its framing"
-    return detector.framing.seen
 
 
 def _compiled(detector: AnomalyDetector) -> AnomalyDetector:
@@ -97,7 +92,7 @@ def _of_file(file: Path, detector: AnomalyDetector) -> Score:
     if not file.exists():
         raise ValueError(f"there is no {file}: 'lightning export' writes it")
     require_packages(FORMATS["onnx"].packages, "export")
-    pixels = np.zeros((1, *_size(detector), 3), np.uint8)
+    pixels = np.zeros((1, *detector.known_framing.seen, 3), np.uint8)
     with counted_draws(detector) as draws:
         _of_detector(detector, "32-true")(pixels)
     run, number = FORMATS["onnx"].load(file), max(draws, default=0)

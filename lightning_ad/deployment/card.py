@@ -39,7 +39,7 @@ def card_of(
         made: how the file was made: its name, format, precision.
     """
     detector = loaded.detector
-    assert detector.framing is not None, "a loaded detector knows its framing"
+    framing = detector.known_framing
     known = 0 <= number < len(detector.categories)
     thresholds = ("image_threshold", "pixel_threshold")
     return {
@@ -48,12 +48,12 @@ def card_of(
         "method": type(detector).__name__,
         "categories": detector.categories,
         "category": detector.categories[number] if known else None,
-        "preprocessing": preprocessing_of(detector.framing, window),
+        "preprocessing": preprocessing_of(framing, window),
         **{name: float(detector.calibration[name][number]) for name in thresholds},
         "false_alarm_rate": detector.false_alarm_rate,
         "noise_draws": draws,
-        "inputs": _inputs(detector.framing, draws),
-        "outputs": _outputs(detector.framing),
+        "inputs": _inputs(framing, draws),
+        "outputs": _outputs(framing),
         "licences": licences(detector),
         "checkpoint": {
             "file": checkpoint.name,

@@ -23,7 +23,6 @@ from lightning_ad.deployment.precision import reduce
 from lightning_ad.deployment.samples import photographs, samples
 from lightning_ad.deployment.scorer import load
 from lightning_ad.detector.detector import AnomalyDetector
-from lightning_ad.detector.per_category import UNKNOWN_CATEGORY
 from lightning_ad.detector.region import BY_IMAGE, kept_region
 from lightning_ad.reports.files import write_json
 
@@ -72,9 +71,8 @@ def export(order: Order) -> Parity:
     loaded = load(order.checkpoint, order.trust)
     detector, number = loaded.detector, _number(loaded.detector, order.category)
     threshold = _exportable(detector, number)
-    assert detector.framing is not None, "a loaded detector knows its framing"
     files = photographs(order.images, loaded.config, order.category)
-    pixels, defective, window = samples(files, detector.framing, DEFECTS[order.precision])
+    pixels, defective, window = samples(files, detector.known_framing, DEFECTS[order.precision])
     expected, draws = scored_by_detector(detector, pixels, number, threshold, window)
     log.info("tracing %s: minutes where a sampler takes many steps", type(detector).__name__)
     made: dict[str, Any] = {
@@ -118,13 +116,9 @@ def _check(order: Order) -> None:
 
 
 def _number(detector: AnomalyDetector, category: str | None) -> int:
-    if category is None:
-        return 0 if len(detector.categories) == 1 else UNKNOWN_CATEGORY
-    if category not in detector.categories:
-        raise ValueError(
-            f"--category {category} is none of the checkpoint's: {', '.join(detector.categories)}"
-        )
-    return detector.categories.index(category)
+    if category is None and len(detector.categories) == 1:
+        return 0
+    return detector.number_of(category)
 
 
 def _exportable(detector: AnomalyDetector, number: int) -> float:

@@ -66,8 +66,7 @@ def program_of(
     Raises:
         ValueError: if the method does what no graph can.
     """
-    assert detector.framing is not None, "a loaded detector knows its framing"
-    height, width = detector.framing.seen
+    height, width = detector.known_framing.seen
     inputs = [torch.zeros(2, height, width, 3, dtype=torch.uint8), torch.tensor(0.0)]
     any_length = {0: Dim.DYNAMIC}  # what a named dimension would not allow to be derived
     shapes: list[dict[int, Any] | None] = [any_length, None]

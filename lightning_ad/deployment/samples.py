@@ -14,6 +14,7 @@ from data_modules.reading.dataset import as_pixels
 from data_modules.reading.framing import Framing
 from data_modules.reading.geometry import Window
 from data_modules.reading.images import Pixels, read_image
+from data_modules.reading.samplers import few_of
 from data_modules.reading.walk import images_below
 from lightning_ad.detector.photograph import seen
 
@@ -30,12 +31,7 @@ def photographs(folder: Path | None, config: dict, category: str | None) -> list
     files = _held_out(config, category) if folder is None else sorted(images_below(folder))
     if not files:
         raise ValueError(f"{folder} holds no photograph: name a folder of normal ones by --images")
-    return spread(files, MOST)
-
-
-def spread(files: Sequence[Path], most: int) -> list[Path]:
-    """So many of the files, at even distances."""
-    return [files[i * len(files) // most] for i in range(most)] if len(files) > most else [*files]
+    return few_of(files, MOST)
 
 
 def _held_out(config: dict, category: str | None) -> list[Path]:

@@ -51,6 +51,11 @@ class Finding:
         """Whether the verdict says so; None where there is none."""
         return None if self.verdict is None else self.verdict == "anomalous"
 
+    def said(self) -> dict[str, Any]:
+        """What predictions.json says of the photograph beside its regions."""
+        names = ("score", "threshold", "p_value", "verdict", "pixel_threshold")
+        return {name: getattr(self, name) for name in names}
+
 
 class Numbers(NamedTuple):
     """What is known of one photograph; NaN stands for unknown."""

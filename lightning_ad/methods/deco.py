@@ -22,7 +22,7 @@ from torch.optim import AdamW
 
 from lightning_ad.detector.latent import LatentDetector
 from lightning_ad.detector.memory import KeptRows, MemoryPass
-from lightning_ad.detector.optimizing import OptimizerFactory, scheduled
+from lightning_ad.detector.optimizing import OptimizerFactory, scheduled, steps_in_all
 from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, members, require_at_least
 from lightning_ad.maths import deviation, diffusion
 from lightning_ad.networks.autoencoders import Autoencoder
@@ -133,8 +133,7 @@ class DeCoDiff(LatentDetector):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The learning rate rises and follows a cosine, step by step."""
-        if self.trainer.estimated_stepping_batches == float("inf"):
-            raise ValueError("the learning rate falls to the end: set trainer.max_epochs")
+        steps_in_all(self.trainer)  # says early what is missing
         optimizer = self.optimizer(self.denoiser.parameters())
         return scheduled(optimizer, self.share_of_rate, self.rate_changes)
 
@@ -143,7 +142,7 @@ class DeCoDiff(LatentDetector):
 
         Asks for the length of training at each step, as a run with a deadline revises it.
         """
-        total = int(self.trainer.estimated_stepping_batches)
+        total = steps_in_all(self.trainer)
         rise = round(self.warmup * total)
         if step < rise:
             return step / rise

@@ -14,7 +14,6 @@ the wrong space for a small machine; on features, which know what to look at, it
 """
 
 import math
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -22,17 +21,15 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from data_modules.reading.geometry import height_and_width
 from lightning_ad.detector.averaging import AveragedDetector
 from lightning_ad.detector.feature_space import FeatureSpaceDetector
+from lightning_ad.detector.optimizing import OptimizerFactory, scheduled, steps_in_all
 from lightning_ad.detector.patch_store import PatchStore
 from lightning_ad.detector.per_category import require_at_least
 from lightning_ad.detector.processes import data_module
 from lightning_ad.maths.edm import denoise, training_target
-
-OptimizerFactory = Callable[[Iterable], Optimizer]
 
 
 class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
@@ -128,21 +125,14 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The learning rate rises, stays, and falls to 0 over the second half, step by step."""
         optimizer = self.optimizer(self.denoiser.parameters())
-        schedule = LambdaLR(optimizer, lambda step: self.rate(step))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return scheduled(optimizer, self.rate)
 
     def rate(self, step: int) -> float:
         """Share of the learning rate at a step; the number of steps may change on the way."""
         rise = min(1.0, (step + 1) / max(1, self.warmup))
         if step == 0:  # the Trainer, asked now for its steps, would open the images
             return rise
-        total = self.trainer.estimated_stepping_batches
-        if total == math.inf:
-            raise ValueError("the learning rate falls to the end: set trainer.max_epochs")
-        return min(rise, max(0.0, 2 * (1 - step / total)))
+        return min(rise, max(0.0, 2 * (1 - step / steps_in_all(self.trainer))))
 
     def configure_gradient_clipping(
         self,

@@ -225,7 +225,7 @@ def test_a_program_of_torch_is_written_and_compared(trained, tmp_path):
     [
         ({"opset": 7}, "--opset 7 is not supported: choose 18 to 23"),
         ({"precision": "int8", "format": "torch"}, "--precision int8 is for --format onnx"),
-        ({"category": "bottle"}, "--category bottle is none of the checkpoint's: mtd"),
+        ({"category": "bottle"}, r"category 'bottle' is none of the detector's, \['mtd'\]"),
         ({"format": "torch"}, "a file of this format ends in .pt2"),
     ],
 )

@@ -153,15 +153,6 @@ def test_the_weights_end_as_their_average_which_is_short_at_first(monkeypatch):
     torch.testing.assert_close(resumed.denoiser.enter.bias.detach(), average)
 
 
-def test_neighbours_do_not_matter():
-    found, test = opinionated(detector()), images(4)
-    category = torch.zeros(4).long()
-    with torch.no_grad():
-        together = found.detect(test, category)
-        alone = found.detect(test[2:3], category[:1])
-    torch.testing.assert_close(together.anomaly_map[2:3], alone.anomaly_map, rtol=1e-5, atol=1e-5)
-
-
 def test_half_precision_leaves_the_patches_as_they_are():
     found, test = detector(), images(2)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

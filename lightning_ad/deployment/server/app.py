@@ -131,8 +131,7 @@ async def _images(
     category: str | None,
     drawn: bool,
 ) -> list[dict[str, Any]]:
-    assert detector.framing is not None, "a loaded detector knows its framing"
-    white_level = detector.framing.white_level
+    white_level = detector.known_framing.white_level
     names = [file.filename or f"file {number}" for number, file in enumerate(files, 1)]
     try:
         detector.number_of(category)  # refuses what is none
