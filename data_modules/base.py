@@ -74,7 +74,7 @@ class AnomalyDataModule(LightningDataModule, Catalogue):
             keeps it and shows the middle, where defects outside of it are not seen; `tile` keeps
             images as they are, for detectors that cut them into tiles of `image_size`.
         max_megapixels: With `tile`, the largest image that is read, in millions of pixels; each
-            million takes about 30 MB of memory when it is scored.
+            million takes up to 40 MB of memory when it is scored.
         roi: Region of interest, outside of which nothing is scored, calibrated on or counted: a
             mask in which white marks what counts, of the size of the photographs; or a folder of
             masks called as the categories are, or of one for each image in the images' own tree.

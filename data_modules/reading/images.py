@@ -187,7 +187,7 @@ def require_few_pixels(path: Path, most: float) -> None:
     if height * width > 1e6 * most:
         detail = (
             f"{width}x{height} pixels are {height * width / 1e6:.1f} million, and up to {most:g} "
-            "are cut into tiles in memory: raise data.max_megapixels (30 MB of memory each), or "
+            "are cut into tiles in memory: raise data.max_megapixels (40 MB of memory each), or "
             "cut the file itself"
         )
         raise ImageError(Problem("too large", path, detail))
