@@ -26,11 +26,11 @@ def linear_schedule(steps: int, beta_start: float, beta_end: float) -> Tensor:
     return torch.cumprod(1 - torch.linspace(beta_start, beta_end, steps, dtype=torch.float64), 0)
 
 
-def squared_cosine_schedule(steps: int, offset: float = 0.008, max_beta: float = 0.999) -> Tensor:
+def squared_cosine_schedule(steps: int) -> Tensor:
     """Alpha-bar (steps,) float64 of the squared-cosine schedule (arXiv 2102.09672, eq. 17)."""
     times = torch.arange(steps + 1, dtype=torch.float64) / steps
-    curve = torch.cos((times + offset) / (1 + offset) * math.pi / 2) ** 2
-    return torch.cumprod(1 - (1 - curve[1:] / curve[:-1]).clamp(max=max_beta), 0)
+    curve = torch.cos((times + 0.008) / 1.008 * math.pi / 2) ** 2
+    return torch.cumprod(1 - (1 - curve[1:] / curve[:-1]).clamp(max=0.999), 0)
 
 
 def alpha_bar_at(alpha_bar: Tensor, t: Tensor, like: Tensor) -> Tensor:

@@ -35,8 +35,8 @@ def _gaussian_window(channels: int) -> Tensor:
     return torch.outer(line, line).expand(channels, 1, SSIM_WINDOW, SSIM_WINDOW)
 
 
-def focal_loss(probabilities: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
-    """Mean of -(1 - p)^gamma ln p (Lin et al., ICCV 2017, eq. 4), p the true class's probability.
+def focal_loss(probabilities: Tensor, target: Tensor) -> Tensor:
+    """Mean of -(1 - p)^2 ln p (Lin et al., ICCV 2017, eq. 4), p the true class's probability.
 
     ``probabilities`` (B, classes, H, W) sum to 1 over the classes, ``target`` (B, 1, H, W) numbers
     the true one. DRAEM smooths the truth by 1e-5, which keeps the logarithm finite.
@@ -46,4 +46,4 @@ def focal_loss(probabilities: Tensor, target: Tensor, gamma: float = 2.0) -> Ten
     truth = F.one_hot(target.long().squeeze(1), classes).movedim(-1, 1).to(probabilities)
     truth = truth.clamp(smooth / (classes - 1), 1 - smooth)
     p = (truth * probabilities).sum(1) + smooth
-    return (-((1 - p) ** gamma) * p.log()).mean()
+    return (-((1 - p) ** 2) * p.log()).mean()

@@ -38,11 +38,11 @@ def precision_recall(normal: Tensor, defective: Tensor) -> Tensor:
     return torch.stack([true / true[-1], true / (true + false)], dim=1)
 
 
-def thinned(points: Tensor, number: int = POINTS) -> list[list[float]]:
-    """At most ``number`` of the points (n, 2), evenly spread along the curve, both ends kept."""
-    if len(points) > number:
+def thinned(points: Tensor) -> list[list[float]]:
+    """At most `POINTS` of the points (n, 2), evenly spread along the curve, both ends kept."""
+    if len(points) > POINTS:
         way = points.diff(dim=0).abs().sum(1).cumsum(0)
-        wanted = torch.linspace(0, float(way[-1]), number - 1, dtype=way.dtype)
+        wanted = torch.linspace(0, float(way[-1]), POINTS - 1, dtype=way.dtype)
         chosen = torch.searchsorted(way, wanted).clamp(max=len(way) - 1) + 1
         points = points[torch.cat([chosen.new_zeros(1), chosen]).unique()]
     return points.tolist()

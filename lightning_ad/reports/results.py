@@ -5,7 +5,7 @@ missing or damaged becomes a note of a line, and all the rest is shown.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,10 +102,10 @@ def _is_sound(image: Any) -> bool:
     return texts and isinstance(image.get("score"), int | float)
 
 
-def _read(file: Path, notes: list[str], without: str, read: Callable = read_json) -> Values:
+def _read(file: Path, notes: list[str], without: str) -> Values:
     """What a file holds; a note if it cannot be read."""
     try:
-        content = read(file)
+        content = read_json(file)
         if isinstance(content, dict):
             return content
         notes.append(f"{file.name} is not as this version writes it: {without}")
