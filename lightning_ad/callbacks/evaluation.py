@@ -19,7 +19,7 @@ from lightning_ad.detector.processes import data_module, of_all_processes
 from lightning_ad.metrics.aupro import check_limit
 from lightning_ad.metrics.counts import require_finite
 from lightning_ad.metrics.detection import METRICS_VERSION, DetectionMetrics
-from lightning_ad.metrics.verdicts import Judged, count_verdicts
+from lightning_ad.metrics.verdicts import ImageVerdict, count_verdicts
 from lightning_ad.reports.files import (
     PARTS,
     fingerprint,
@@ -71,7 +71,7 @@ class Evaluation(Callback):
         self.metrics = DetectionMetrics(
             data.categories, self.fpr_limit, self.exact, data.has_masks
         ).to(pl_module.device)
-        self.scored: list[Judged] = []
+        self.scored: list[ImageVerdict] = []
         self.unmarked: list[str] = []
 
     def on_test_batch_start(
@@ -105,7 +105,7 @@ class Evaluation(Callback):
         names = [self.metrics.categories[index] for index in batch["category"].tolist()]
         verdicts = [finding.verdict for finding in findings]
         lines = zip(path, names, batch["kind"], label, verdicts, strict=True)
-        self.scored += [Judged(*line) for line in lines]
+        self.scored += [ImageVerdict(*line) for line in lines]
         shown = zip(path, marked, label, strict=True)
         self.unmarked += [
             name for name, is_marked, defective in shown if defective and not is_marked
@@ -262,7 +262,7 @@ class Evaluation(Callback):
             console.print(verdicts_table(self.verdicts, detector.decision.described()))
 
 
-def _require_once(scored: list[Judged]) -> None:
+def _require_once(scored: list[ImageVerdict]) -> None:
     repeated = [
         path for path, count in Counter(image.path for image in scored).items() if count > 1
     ]

@@ -11,7 +11,7 @@ ALL = "all"
 """Stands for the images of all categories together; no category is called so."""
 
 
-class Judged(NamedTuple):
+class ImageVerdict(NamedTuple):
     """A test image and what was said about it."""
 
     path: str
@@ -32,7 +32,7 @@ class Verdicts:
     found: Counter[str] = field(default_factory=Counter)
     not_judged: int = 0
 
-    def add(self, image: Judged) -> None:
+    def add(self, image: ImageVerdict) -> None:
         """Count an image."""
         if image.verdict == "not judged":
             self.not_judged += 1
@@ -73,7 +73,9 @@ class Verdicts:
         return counts
 
 
-def count_verdicts(images: Iterable[Judged], categories: Sequence[str]) -> dict[str, Verdicts]:
+def count_verdicts(
+    images: Iterable[ImageVerdict], categories: Sequence[str]
+) -> dict[str, Verdicts]:
     """The verdicts of each category with images that have one, and of `ALL` of them."""
     counts = {name: Verdicts() for name in (*categories, ALL)}
     for image in images:

@@ -3,17 +3,17 @@
 import pytest
 from scipy.stats import binom
 
-from lightning_ad.metrics.verdicts import Judged, Verdicts, count_verdicts
+from lightning_ad.metrics.verdicts import ImageVerdict, Verdicts, count_verdicts
 from lightning_ad.reports.verdict_table import flagged
 
 IMAGES = [
-    *(Judged(f"g{i}", "bottle", "good", 0, "normal") for i in range(7)),
-    *(Judged(f"h{i}", "bottle", "good", 0, "anomalous") for i in range(2)),
-    *(Judged(f"s{i}", "bottle", "scratch", 1, "anomalous") for i in range(3)),
-    Judged("s9", "bottle", "scratch", 1, "normal"),
-    Judged("c", "cable", "cut", 1, "anomalous"),
-    Judged("d", "cable", "cut", 1, "not judged"),
-    Judged("e", "grid", "bent", 1, None),
+    *(ImageVerdict(f"g{i}", "bottle", "good", 0, "normal") for i in range(7)),
+    *(ImageVerdict(f"h{i}", "bottle", "good", 0, "anomalous") for i in range(2)),
+    *(ImageVerdict(f"s{i}", "bottle", "scratch", 1, "anomalous") for i in range(3)),
+    ImageVerdict("s9", "bottle", "scratch", 1, "normal"),
+    ImageVerdict("c", "cable", "cut", 1, "anomalous"),
+    ImageVerdict("d", "cable", "cut", 1, "not judged"),
+    ImageVerdict("e", "grid", "bent", 1, None),
 ]
 
 
