@@ -8,12 +8,14 @@ import itertools
 import json
 import re
 from argparse import ArgumentError
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
 
+import data_modules
 from data_modules import AnomalyDataModule
 from data_modules.problems import DataError
 from data_modules.reading.texts import read_text, read_yaml
@@ -163,14 +165,21 @@ def _with_names_quoted(option: str, argument: str) -> str:
 
 
 def _forget_other_data(settings: dict[str, Any], names: list[str]) -> bool:
-    """Drop where another data set lies and what is chosen of it; whether there was any."""
+    """Drop where another data set lies and what is chosen of it; whether there was any.
+
+    How the one in use fits photographs, if it says so itself, would else be told by the other.
+    """
     data = settings.get("data")
     if not names or not isinstance(data, dict) or "class_path" not in data:
         return False
     if data["class_path"].split(".")[-1] == names[-1].split(".")[-1]:
         return False
+    chosen = data.setdefault("init_args", {})
     for name in ("root", "category"):
-        data.get("init_args", {}).pop(name, None)
+        chosen.pop(name, None)
+    used = getattr(data_modules, names[-1].split(".")[-1], AnomalyDataModule)
+    if "fit" in signature(used).parameters:
+        chosen.setdefault("fit", signature(used).parameters["fit"].default)
     return True
 
 

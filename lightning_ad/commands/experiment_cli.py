@@ -63,7 +63,6 @@ LONGEST_NAME = 100
 """Characters of a folder that is named after several categories."""
 
 DEFAULTS = {
-    "data": "SyntheticTextures",
     "trainer.log_every_n_steps": 10,
     "trainer.logger": {"class_path": "WandbLogger", "init_args": {"project": "lightning_ad"}},
 }

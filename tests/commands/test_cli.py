@@ -202,6 +202,12 @@ def test_a_start_that_fails_leaves_nothing_behind(tmp_path, monkeypatch, capfd, 
     assert "Retry" not in capfd.readouterr().err  # asked once
 
 
+def test_photographs_of_ones_own_part_keep_their_shape(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", f"--config={REPOSITORY / 'experiments/own_part_cpu.yaml'}", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["fit"] == "pad"
+
+
 def test_another_data_set_takes_neither_folder_nor_category_of_a_file(capsys):
     config = f"--config={REPOSITORY / 'experiments/ddad_mvtec.yaml'}"
     with pytest.raises(SystemExit):
@@ -209,4 +215,5 @@ def test_another_data_set_takes_neither_folder_nor_category_of_a_file(capsys):
     printed = yaml.safe_load(capsys.readouterr().out)
     data = printed["data"]["init_args"]
     assert (data["root"], data["category"], data["batch_size"]) == ("my_part", "all", 32)
+    assert data["fit"] == "pad"  # what a Folder takes, not what the file's data set does
     assert printed["run_dir"] == "runs/ddad_mvtec/all"
