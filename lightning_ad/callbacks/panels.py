@@ -131,13 +131,7 @@ class Panels(Callback):
         self.records = {}
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Draw a batch, panels of the chosen images."""
         names = [name_below(path, data_module(trainer).root) for path in batch["path"]]
@@ -151,13 +145,7 @@ class Panels(Callback):
         self._draw(trainer, pl_module, outputs, batch, panels)
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Draw a batch, a panel of each image."""
         names = [name_below(path, data_module(trainer).root) for path in batch["path"]]

@@ -85,26 +85,13 @@ class Predictions(Callback):
 
         return is_whole
 
-    def on_predict_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_predict_batch_start(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Start the clock."""
         assert self.finder is not None, "on_predict_start comes first"
         self.finder.start_clock(pl_module.device)
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Note what is said about a batch."""
         detector: AnomalyDetector = pl_module

@@ -130,13 +130,7 @@ class _ImageClock(Callback):
         self.moments = [time.monotonic()]
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         finish_work(pl_module.device)
         self.moments.append(time.monotonic())

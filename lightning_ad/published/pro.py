@@ -60,13 +60,7 @@ class PublishedPRO(Callback):
         self.seen: list[tuple[int, torch.Tensor, torch.Tensor]] = []
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Keep maps and masks."""
         maps = outputs.anomaly_map[:, 0].half().cpu()
