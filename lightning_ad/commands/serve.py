@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import signal
+import sys
 from collections.abc import Sequence
 
 from lightning_ad.commands.paths import path
@@ -41,6 +43,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> None:
     """Serve until a signal; what is in flight is answered first."""
     options = _options(arguments)
+    signal.signal(signal.SIGTERM, _end)
     require_packages(("fastapi", "uvicorn", "python_multipart"), "serve")
     import uvicorn
 
@@ -61,6 +64,15 @@ def main(arguments: Sequence[str]) -> None:
     )
     app = application(detector, limits)
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning", server_header=False)
+
+
+def _end(number: int, frame: object) -> None:
+    """End as one that was asked to, and not as one that was killed.
+
+    uvicorn answers what is in flight when SIGTERM comes, and then raises it once more for whoever
+    handled it before.
+    """
+    sys.exit(0)
 
 
 def _positive(text: str) -> int:

@@ -104,7 +104,7 @@ def _inputs(framing: Framing, draws: int) -> dict[str, str]:
     if draws:
         inputs["noise"] = (
             f"float32 (B, {draws}, 3, {height}, {width}), standard normal: the function `noise` in "
-            "score.py draws from an image what the detector draws from it on a CPU"
+            "prepare.py draws from an image what the detector draws from it on a CPU"
         )
     return inputs
 

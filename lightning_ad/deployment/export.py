@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from data_modules.reading.framing import Framing
 from data_modules.reading.store import make_folder, written_whole
-from lightning_ad.deployment import score
 from lightning_ad.deployment.card import card_of
 from lightning_ad.deployment.formats import FORMATS, OPSETS, require_packages
 from lightning_ad.deployment.graph import program_of
@@ -20,6 +20,7 @@ from lightning_ad.deployment.parity import (
     scored_by_file,
 )
 from lightning_ad.deployment.precision import reduce
+from lightning_ad.deployment.resizing import can_resize, difference_of, write_resize
 from lightning_ad.deployment.samples import photographs, samples
 from lightning_ad.deployment.scorer import load
 from lightning_ad.detector.detector import AnomalyDetector
@@ -40,7 +41,8 @@ class Order:
 
     Args:
         checkpoint: a run's final.ckpt.
-        output: the file to write; its card and, for ONNX, a script that runs it lie beside it.
+        output: the file to write; its card lies beside it and, for ONNX, a script that runs it and
+            a file that resizes photographs for it.
         format: ``onnx``, or ``torch`` for a program of torch.export.
         opset: version of ONNX's operators.
         precision: of weights and products.
@@ -85,16 +87,30 @@ def export(order: Order) -> Parity:
     card = card_of(order.checkpoint, loaded, number, draws, window, made)
     kind = FORMATS[order.format]
     with written_whole(order.output) as partial:
-        kind.write(program_of(detector, number, draws, window), partial, threshold, order.opset)
+        program = program_of(detector, number, draws, window, kind.call())
+        kind.write(program, partial, threshold, order.opset)
         if order.precision != "float32":
             reduce(partial, order.precision, pixels[:: 1 + DEFECTS[order.precision]], draws)
         found = scored_by_file(kind.load(partial), pixels, threshold, draws)
         parity = compared(expected, found, threshold, defective)
         require_equal(parity, order.precision)
-    write_json(order.output.with_suffix(".json"), {**card, "parity": parity.as_dict()})
+    about = {**card, "parity": parity.as_dict()}
     if order.format == "onnx":
-        shutil.copyfile(score.__file__, order.output.with_name("score.py"))
+        about["resize"] = _beside(order, detector.framing, files)
+    write_json(order.output.with_suffix(".json"), about)
     return parity
+
+
+def _beside(order: Order, framing: Framing, photographs: Sequence[Path]) -> dict[str, Any] | None:
+    """Write what a file for ONNX Runtime is run with; how it resizes, if it can."""
+    for script in ("score.py", "prepare.py"):
+        shutil.copyfile(Path(__file__).with_name(script), order.output.with_name(script))
+    if not can_resize(framing):
+        return None
+    file = order.output.with_name("resize.onnx")
+    with written_whole(file) as partial:
+        write_resize(framing, partial, order.opset)
+        return {"file": file.name, **difference_of(partial, framing, photographs).as_dict()}
 
 
 def _check(order: Order) -> None:

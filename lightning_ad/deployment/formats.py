@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from lightning_ad.deployment.graph import INPUTS, OUTPUTS
+from lightning_ad.deployment.graph import INPUTS, OUTPUTS, Program
+from lightning_ad.deployment.repeated import AsRegion, Call, as_operator, define
 
 OPSETS = range(18, 24)
 """Versions of ONNX's operators that torch's exporter writes and ONNX Runtime reads."""
@@ -45,9 +46,11 @@ class Format:
     suffix: str
     packages: tuple[str, ...]
     """That it needs beside torch; the extra ``export`` installs them."""
-    write: Callable[[ExportedProgram, Path, float, int], None]
+    write: Callable[[Program, Path, float, int], None]
     """Writes a program with a threshold that is taken where none is given, in an opset."""
     load: Callable[[Path], Run]
+    call: Callable[[], Call] = AsRegion
+    """How a program for it calls what repeats."""
 
 
 def require_packages(packages: tuple[str, ...], extra: str) -> None:
@@ -78,20 +81,34 @@ LACKING = {
 """What D3AD and DeCo-Diff use and ONNX lacks, in operators that it has."""
 
 
-def _write_onnx(program: ExportedProgram, path: Path, threshold: float, opset: int) -> None:
-    """Write a program for ONNX Runtime, in which the threshold need not be given."""
-    import onnx_ir as ir
-
-    used = [name for name in INPUTS if name in _inputs_of(program)]
-    exported = torch.onnx.export(
-        program.run_decompositions(LACKING),
+def translated(
+    program: ExportedProgram,
+    opset: int,
+    inputs: list[str] | None = None,
+    outputs: list[str] | None = None,
+) -> Any:
+    """A program as the `torch.onnx.ONNXProgram` of an opset; inputs and outputs by these names."""
+    if any(node.target in LACKING for node in program.graph.nodes):  # it traces once more
+        program = program.run_decompositions(LACKING)
+    return torch.onnx.export(
+        program,
         dynamo=True,
         opset_version=opset,
-        input_names=used,
-        output_names=list(OUTPUTS),
+        input_names=inputs,
+        output_names=outputs,
         verbose=False,
     )
-    assert exported is not None, "the exporter by dynamo returns what it made"
+
+
+def _write_onnx(program: Program, path: Path, threshold: float, opset: int) -> None:
+    """Write a program for ONNX Runtime, in which the threshold need not be given."""
+    import onnx_ir as ir
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    used = [name for name in INPUTS if name in _inputs_of(program.whole)]
+    exported = translated(program.whole, opset, used, list(OUTPUTS))
+    for function in program.functions:
+        define(exported.model, function.name, translated(function.program, opset).model)
     graph = exported.model.graph
     value = next(value for value in graph.inputs if value.name == "threshold")
     value.const_value = ir.tensor(np.array(threshold, np.float32), name="threshold")
@@ -107,6 +124,7 @@ def _write_onnx(program: ExportedProgram, path: Path, threshold: float, opset: i
             f"weights and memory take {size / 2**30:.1f} GiB, a file of ONNX holds 2: take "
             "--format torch, fewer components or a smaller memory"
         )
+    ClearMetadataAndDocStringPass()(exported.model)  # where in which file each operator is from
     exported.save(path)
 
 
@@ -118,9 +136,9 @@ def _load_onnx(path: Path) -> Run:
     return lambda inputs: Scored(*session.run(list(OUTPUTS), inputs))
 
 
-def _write_program(program: ExportedProgram, path: Path, threshold: float, opset: int) -> None:
+def _write_program(program: Program, path: Path, threshold: float, opset: int) -> None:
     buffer = BytesIO()  # of a path, torch asks for another ending than an unfinished file has
-    torch.export.save(program, buffer)
+    torch.export.save(program.whole, buffer)
     path.write_bytes(buffer.getbuffer())
 
 
@@ -140,6 +158,8 @@ def _inputs_of(program: ExportedProgram) -> tuple[str, ...]:
 
 
 FORMATS = {
-    "onnx": Format(".onnx", ("onnx", "onnxruntime", "onnxscript"), _write_onnx, _load_onnx),
+    "onnx": Format(
+        ".onnx", ("onnx", "onnxruntime", "onnxscript"), _write_onnx, _load_onnx, lambda: as_operator
+    ),
     "torch": Format(".pt2", (), _write_program, _load_program),
 }

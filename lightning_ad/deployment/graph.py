@@ -8,13 +8,14 @@ from the image's pixels.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from data_modules.reading.geometry import Window
+from lightning_ad.deployment.repeated import AsRegion, Call, Function, share_repeated
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.scoring import checked_compare, checked_fuse
 from lightning_ad.maths.diffusion import Noise, seeded_noise
@@ -58,10 +59,24 @@ class Graph(nn.Module):
         return anomaly_map.squeeze(1), score, score > threshold
 
 
+class Program(NamedTuple):
+    """A traced detector."""
+
+    whole: ExportedProgram
+    functions: list[Function]
+    """What it calls more than once."""
+
+
 def program_of(
-    detector: AnomalyDetector, number: int, draws: int, window: Window | None = None
-) -> ExportedProgram:
+    detector: AnomalyDetector,
+    number: int,
+    draws: int,
+    window: Window | None = None,
+    call: Call | None = None,
+) -> Program:
     """The graph for batches of any length; the detector is no good for anything else after it.
+
+    What is called more than once is called by ``call``, as torch calls regions if not said.
 
     Raises:
         ValueError: if the method does what no graph can.
@@ -76,12 +91,14 @@ def program_of(
     try:
         with torch.no_grad():
             graph = Graph(detector, number, window).eval()
-            return torch.export.export(graph, tuple(inputs), dynamic_shapes=tuple(shapes))
+            functions = share_repeated(detector, lambda: graph(*inputs), call or AsRegion())
+            whole = torch.export.export(graph, tuple(inputs), dynamic_shapes=tuple(shapes))
     except Exception as error:
         raise ValueError(
             f"{type(detector).__name__} cannot be exported as it is configured, torch.export says: "
             f"{str(error).splitlines()[0]}"
         ) from error
+    return Program(whole, functions)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from data_modules.reading.geometry import Window
 from data_modules.reading.images import Pixels
 from lightning_ad.deployment.formats import Inputs, Run, Scored
 from lightning_ad.deployment.graph import counted_draws
-from lightning_ad.deployment.score import noise
+from lightning_ad.deployment.prepare import noise
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.metrics.image import ImageMetrics
 

@@ -14,8 +14,14 @@ Pyramid = list[Tensor]
 
 def split(pyramid: Pyramid) -> tuple[Pyramid, Pyramid]:
     """Split the features (2B, C, h, w) of two sets of images that went through as one batch."""
-    pairs = [layer.chunk(2) for layer in pyramid]
+    pairs = [halves(layer) for layer in pyramid]
     return [first for first, _ in pairs], [second for _, second in pairs]
+
+
+def halves(both: Tensor) -> tuple[Tensor, Tensor]:
+    """The two halves of a batch (2B, ...), as slices: ONNX splits by no length that varies."""
+    length = both.shape[0] // 2
+    return both[:length], both[length:]
 
 
 def cosine_loss(a: Pyramid, b: Pyramid) -> Tensor:

@@ -25,6 +25,7 @@ from lightning_ad.detector.memory import KeptRows, MemoryPass
 from lightning_ad.detector.optimizing import OptimizerFactory, scheduled, steps_in_all
 from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, members, require_at_least
 from lightning_ad.maths import deviation, diffusion
+from lightning_ad.maths.adaptation import halves
 from lightning_ad.networks.autoencoders import Autoencoder
 from lightning_ad.networks.context_unet import ContextUNet
 
@@ -183,7 +184,7 @@ class DeCoDiff(LatentDetector):
         if self.reference == "image":
             reconstruction, reference = self.decode(corrected), image
         else:
-            reconstruction, reference = self.decode(torch.cat([corrected, z])).chunk(2)
+            reconstruction, reference = halves(self.decode(torch.cat([corrected, z])))
         return reconstruction, {
             "pixel": deviation.pixel_deviation(reconstruction, reference),
             "latent": deviation.latent_deviation(corrected, z, self.autoencoder.factor),

@@ -14,12 +14,18 @@ from data_modules.reading.framing import Framing
 from lightning_ad import load_detector
 from lightning_ad.cli import main
 from lightning_ad.deployment import export as exporting
-from lightning_ad.deployment import score
+from lightning_ad.deployment import prepare
 from lightning_ad.deployment.card import preprocessing_of
 from lightning_ad.deployment.export import Order, export
 from lightning_ad.deployment.formats import FORMATS, LACKING
 from lightning_ad.deployment.graph import program_of
-from lightning_ad.deployment.parity import ParityError, inputs_of, scored_by_detector
+from lightning_ad.deployment.parity import (
+    ParityError,
+    inputs_of,
+    scored_by_detector,
+    scored_by_file,
+)
+from lightning_ad.deployment.resizing import INPUT, Resize, difference_of, write_resize
 from lightning_ad.maths.diffusion import seeded_noise
 from lightning_ad.maths.nearest import bin_of, distance_to_nearest
 from tests.fakes import texture, write, write_mtd, write_mvtec
@@ -63,7 +69,7 @@ def test_noise_of_numpy_is_that_of_torch(size):
     image = texture(0, *size)
     draw = seeded_noise(torch.from_numpy(image.transpose(2, 0, 1) / 127.5 - 1)[None].float())
     expected = torch.cat([draw() for _ in range(3)])
-    found = score.noise(image, 3)
+    found = prepare.noise(image, 3)
     assert found.dtype == np.float32
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=1e-6)
 
@@ -76,7 +82,7 @@ def test_the_script_shows_a_photograph_as_the_framing_does(fit, size, seen, fram
     photograph = texture(3, *size)
     expected = framing.shown(np.ascontiguousarray(photograph[..., ::-1]))
     window = framing.window(size) if fit == "pad" else None
-    found = score.seen(photograph, preprocessing_of(framing, window))
+    found = prepare.seen(photograph, preprocessing_of(framing, window))
     np.testing.assert_array_equal(found, expected)
 
 
@@ -84,7 +90,53 @@ def test_the_script_refuses_a_photograph_of_another_shape():
     framing = Framing(32, 32, (), fit="pad")
     described = preprocessing_of(framing, framing.window((30, 60)))
     with pytest.raises(ValueError, match=r"shape is another"):
-        score.seen(texture(3, 60, 30), described)
+        prepare.seen(texture(3, 60, 30), described)
+
+
+SIZES = [(30, 70), (90, 41), (100, 100), (64, 64), (20, 20), (30, 30), (33, 200), (32, 50)]
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop"])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("seen", "frame"), [(32, 32), ((24, 40), (30, 50))])
+def test_a_graph_resizes_as_opencv_does(fit, size, seen, frame):
+    framing, photograph = Framing(seen, frame, (), fit=fit), texture(5, *size)
+    found = Resize(framing)(torch.from_numpy(photograph))[0].numpy()
+    off = np.abs(found.astype(int) - framing.shown(photograph))
+    assert off.max() <= 1
+    if all(own >= shown for own, shown in zip(size, framing.frame, strict=True)):
+        assert (off > 0).mean() < 0.02  # sums that end in a half, in another order
+
+
+def test_a_file_resizes_photographs_of_any_size_or_is_refused(tmp_path):
+    import onnxruntime
+
+    framing, file = Framing(32, 32, ()), tmp_path / "resize.onnx"
+    photographs = [write(tmp_path / f"{i}.png", texture(i, 40 + 9 * i, 64)) for i in range(3)]
+    write_resize(framing, file, opset=18)
+    assert difference_of(file, framing, photographs).largest <= 1
+    run = onnxruntime.InferenceSession(file).run
+    assert run(None, {INPUT: texture(0, 500, 70)})[0].shape == (1, 32, 32, 3)
+    with pytest.raises(ParityError, match=r"resize.onnx is not written"):
+        difference_of(file, Framing(32, 40, ()), photographs)
+
+
+def test_what_a_sampler_repeats_is_in_the_file_once(trained, tmp_path):
+    """The denoiser is traced once, the graph calls it at each step; weights are shared."""
+    import onnx
+
+    detector = load_detector(trained("DDAD"))
+    images = pixels(detector.framing.seen[0], 3)
+    expected, draws = scored_by_detector(detector, images, 0, 0.0)
+    kind, file = FORMATS["onnx"], tmp_path / "model.onnx"
+    program = program_of(detector, 0, draws, None, kind.call())
+    assert [function.name for function in program.functions] == ["denoiser"]
+    kind.write(program, file, 0.0, 18)
+    found = scored_by_file(kind.load(file), images, 0.0, draws)
+    span = float(np.ptp(expected.anomaly_map))
+    np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, 0, 1e-4 * span)
+    weights = sum(parameter.nbytes for parameter in detector.parameters())
+    assert sum(len(each.raw_data) for each in onnx.load(file).graph.initializer) < 1.5 * weights
 
 
 @pytest.mark.parametrize("method", ["PatchCore", "SimpleNet"])
@@ -97,7 +149,7 @@ def test_padding_is_never_scored(trained, method):
     whole, _ = scored_by_detector(detector, images, 0, 0.0)
     expected, draws = scored_by_detector(detector, images, 0, 0.0, window)
     assert (expected.score < whole.score).any()
-    run = program_of(detector, 0, draws, window).module()
+    run = program_of(detector, 0, draws, window).whole.module()
     found = run(torch.from_numpy(images), torch.tensor(0.0))[1].numpy()
     np.testing.assert_allclose(found, expected.score, 0, 1e-4 * np.ptp(whole.score))
 
@@ -108,7 +160,7 @@ def test_the_graph_of_every_method_scores_as_its_detector(trained, method):
     images = pixels(detector.framing.seen[0])
     expected, draws = scored_by_detector(detector, images, 0, threshold=0.0)
     assert draws == {"DDAD": 3, "TextureDDM": 2}.get(method, 0)
-    run = program_of(detector, 0, draws).module()
+    run = program_of(detector, 0, draws).whole.module()
     threshold = float(np.median(expected.score))
     for part in (images[:1], images):  # of any length
         inputs = [torch.from_numpy(value) for value in inputs_of(part, threshold, draws).values()]
@@ -131,7 +183,7 @@ def test_one_of_several_categories_is_settled_or_found_out(tmp_path, autoencoder
     number = -1 if category is None else detector.categories.index(category)
     images = pixels(detector.framing.seen[0])
     expected, draws = scored_by_detector(detector, images, number, 0.0)
-    run = program_of(detector, number, draws).module()
+    run = program_of(detector, number, draws).whole.module()
     found = run(torch.from_numpy(images), torch.tensor(0.0))[1].numpy()
     np.testing.assert_allclose(found, expected.score, 0, 1e-4 * np.ptp(expected.score))
 
@@ -178,6 +230,7 @@ def test_the_card_says_what_was_exported(trained, exported):
     assert card["image_threshold"] == float(detector.calibration["image_threshold"][0])
     assert card["checkpoint"]["fingerprint"]
     assert card["parity"]["largest_map_difference"] <= 1e-4
+    assert card["resize"]["file"] == "resize.onnx" and card["resize"]["largest"] <= 1
     assert card["inputs"]["image"] == "uint8 (B, 32, 32, 3), red, green, blue"
     import onnx
 
@@ -202,7 +255,7 @@ def test_a_changed_constant_is_refused(trained, tmp_path, monkeypatch):
     written = FORMATS["torch"].write
 
     def broken(program, path, threshold, opset):
-        program.state_dict["detector.calibration.members_0"] *= 1.001
+        program.whole.state_dict["detector.calibration.members_0"] *= 1.001
         written(program, path, threshold, opset)
 
     kind = FORMATS["torch"]
