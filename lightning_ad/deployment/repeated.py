@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch._higher_order_ops.invoke_subgraph import invoke_subgraph
 from torch.export import Dim
+from torch.fx import GraphModule
 
 DOMAIN = "lightning_ad"
 """Of operators that stand for functions while a graph is translated."""
@@ -54,7 +55,7 @@ class AsRegion:
     """Calls by torch's own operator for regions that repeat."""
 
     def __init__(self) -> None:
-        self._graphs: dict[str, nn.Module] = {}
+        self._graphs: dict[str, GraphModule] = {}
 
     def __call__(self, function: Function, inputs: tuple[Tensor, ...]) -> Tensor:
         """The function's tensor."""
