@@ -87,7 +87,7 @@ def export(order: Order) -> Parity:
     card = card_of(order.checkpoint, loaded, number, draws, window, made)
     kind = FORMATS[order.format]
     with written_whole(order.output) as partial:
-        program = program_of(detector, number, draws, window, kind.call())
+        program = program_of(detector, number, draws, window, kind.call)
         kind.write(program, partial, threshold, order.opset)
         if order.precision != "float32":
             reduce(partial, order.precision, pixels[:: 1 + DEFECTS[order.precision]], draws)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from lightning_ad.deployment.graph import INPUTS, OUTPUTS, Program
-from lightning_ad.deployment.repeated import AsRegion, Call, as_operator, define
+from lightning_ad.deployment.repeated import Call, as_operator, as_region, define
 
 OPSETS = range(18, 24)
 """Versions of ONNX's operators that torch's exporter writes and ONNX Runtime reads."""
@@ -49,7 +49,7 @@ class Format:
     write: Callable[[Program, Path, float, int], None]
     """Writes a program with a threshold that is taken where none is given, in an opset."""
     load: Callable[[Path], Run]
-    call: Callable[[], Call] = AsRegion
+    call: Call = as_region
     """How a program for it calls what repeats."""
 
 

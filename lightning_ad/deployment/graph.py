@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from data_modules.reading.geometry import Window
-from lightning_ad.deployment.repeated import AsRegion, Call, Function, share_repeated
+from lightning_ad.deployment.repeated import Call, Function, as_region, share_repeated
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.scoring import checked_compare, checked_fuse
 from lightning_ad.maths.diffusion import Noise, seeded_noise
@@ -72,7 +72,7 @@ def program_of(
     number: int,
     draws: int,
     window: Window | None = None,
-    call: Call | None = None,
+    call: Call = as_region,
 ) -> Program:
     """The graph for batches of any length; the detector is no good for anything else after it.
 
@@ -91,7 +91,7 @@ def program_of(
     try:
         with torch.no_grad():
             graph = Graph(detector, number, window).eval()
-            functions = share_repeated(detector, lambda: graph(*inputs), call or AsRegion())
+            functions = share_repeated(detector, lambda: graph(*inputs), call)
             whole = torch.export.export(graph, tuple(inputs), dynamic_shapes=tuple(shapes))
     except Exception as error:
         raise ValueError(

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch._higher_order_ops.invoke_subgraph import invoke_subgraph
 from torch.export import Dim
-from torch.fx import GraphModule
 
 DOMAIN = "lightning_ad"
 """Of operators that stand for functions while a graph is translated."""
@@ -36,7 +35,8 @@ class Function:
         self.name, self._network, self._original = name, network, network.forward
         self._call = call
         any_length = tuple({0: Dim.DYNAMIC} if given.ndim else None for given in inputs)
-        self.program = torch.export.export(network, inputs, dynamic_shapes=any_length)
+        traced = torch.export.export(network, inputs, dynamic_shapes=any_length)
+        self.program = traced.run_decompositions({})  # nothing is overwritten in place any more
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """What the network gives, which is hidden from nobody who watches it inside."""
@@ -51,18 +51,10 @@ class Function:
         return [held[spec.target] for spec in specs if spec.target is not None]
 
 
-class AsRegion:
+def as_region(function: Function, inputs: tuple[Tensor, ...]) -> Tensor:
     """Calls by torch's own operator for regions that repeat."""
-
-    def __init__(self) -> None:
-        self._graphs: dict[str, GraphModule] = {}
-
-    def __call__(self, function: Function, inputs: tuple[Tensor, ...]) -> Tensor:
-        """The function's tensor."""
-        if function.name not in self._graphs:
-            self._graphs[function.name] = function.program.run_decompositions({}).graph_module
-        graph = self._graphs[function.name]
-        return invoke_subgraph(graph, function.name, *function.weights(), *inputs)[0]
+    graph = function.program.graph_module
+    return invoke_subgraph(graph, function.name, *function.weights(), *inputs)[0]
 
 
 def as_operator(function: Function, inputs: tuple[Tensor, ...]) -> Tensor:

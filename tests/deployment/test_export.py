@@ -18,13 +18,14 @@ from lightning_ad.deployment import prepare
 from lightning_ad.deployment.card import preprocessing_of
 from lightning_ad.deployment.export import Order, export
 from lightning_ad.deployment.formats import FORMATS, LACKING
-from lightning_ad.deployment.graph import program_of
+from lightning_ad.deployment.graph import Program, program_of
 from lightning_ad.deployment.parity import (
     ParityError,
     inputs_of,
     scored_by_detector,
     scored_by_file,
 )
+from lightning_ad.deployment.repeated import share_repeated
 from lightning_ad.deployment.resizing import INPUT, Resize, difference_of, write_resize
 from lightning_ad.maths.diffusion import seeded_noise
 from lightning_ad.maths.nearest import bin_of, distance_to_nearest
@@ -121,22 +122,56 @@ def test_a_file_resizes_photographs_of_any_size_or_is_refused(tmp_path):
         difference_of(file, Framing(32, 40, ()), photographs)
 
 
-def test_what_a_sampler_repeats_is_in_the_file_once(trained, tmp_path):
-    """The denoiser is traced once, the graph calls it at each step; weights are shared."""
+class Steps(torch.nn.Module):
+    """A sampler of four steps with a network that has weights, a buffer and a time."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.denoiser = Denoiser()
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator)
+
+    def forward(self, image, threshold):
+        xt = image.permute(0, 3, 1, 2).float() / 127.5 - 1
+        for step in range(4):
+            xt = xt - 0.1 * self.denoiser(xt, torch.full((xt.shape[0],), step))
+        score = xt.flatten(1).amax(1)
+        return xt.square().sum(1), score, score > threshold
+
+
+class Denoiser(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.wide, self.narrow = torch.nn.Conv2d(3, 64, 3, padding=1), torch.nn.Conv2d(64, 3, 1)
+        self.register_buffer("scale", torch.linspace(0, 1, 64))
+
+    def forward(self, xt, t):
+        time = (t[:, None] * self.scale)[:, :, None, None]
+        return self.narrow(torch.nn.functional.silu(self.wide(xt) + time, inplace=True))
+
+
+@pytest.mark.parametrize(("kind", "opset"), [("onnx", 18), ("onnx", 20), ("torch", 0)])
+def test_what_a_sampler_repeats_is_in_the_file_once(tmp_path, kind, opset):
     import onnx
 
-    detector = load_detector(trained("DDAD"))
-    images = pixels(detector.framing.seen[0], 3)
-    expected, draws = scored_by_detector(detector, images, 0, 0.0)
-    kind, file = FORMATS["onnx"], tmp_path / "model.onnx"
-    program = program_of(detector, 0, draws, None, kind.call())
-    assert [function.name for function in program.functions] == ["denoiser"]
-    kind.write(program, file, 0.0, 18)
-    found = scored_by_file(kind.load(file), images, 0.0, draws)
-    span = float(np.ptp(expected.anomaly_map))
-    np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, 0, 1e-4 * span)
-    weights = sum(parameter.nbytes for parameter in detector.parameters())
-    assert sum(len(each.raw_data) for each in onnx.load(file).graph.initializer) < 1.5 * weights
+    images, sampler = pixels(16, 3), Steps().eval().requires_grad_(False)
+    inputs = (torch.from_numpy(images), torch.tensor(0.5))
+    expected = sampler(*inputs)
+    batch = ({0: torch.export.Dim.DYNAMIC}, None)
+    form, file = FORMATS[kind], tmp_path / "model"
+    functions = share_repeated(sampler, lambda: sampler(*inputs), form.call)
+    whole = torch.export.export(sampler, inputs, dynamic_shapes=batch)
+    convolutions = [node for node in whole.graph.nodes if "conv" in str(node.target)]
+    assert [function.name for function in functions] == ["denoiser"] and not convolutions
+    form.write(Program(whole, functions), file, 0.0, opset)
+    found = scored_by_file(form.load(file), images, 0.5, 0)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other.numpy(), 1e-4, 1e-4)
+    if kind == "onnx":
+        initializers = onnx.load(file).graph.initializer
+        large = [each.raw_data for each in initializers if len(each.raw_data) > 100]
+        assert len(large) == len(set(large)) == 4
 
 
 @pytest.mark.parametrize("method", ["PatchCore", "SimpleNet"])
