@@ -159,7 +159,7 @@ def _inputs_of(program: ExportedProgram) -> tuple[str, ...]:
 
 FORMATS = {
     "onnx": Format(
-        ".onnx", ("onnx", "onnxruntime", "onnxscript"), _write_onnx, _load_onnx, lambda: as_operator
+        ".onnx", ("onnx", "onnxruntime", "onnxscript"), _write_onnx, _load_onnx, as_operator
     ),
     "torch": Format(".pt2", (), _write_program, _load_program),
 }
