@@ -244,6 +244,7 @@ def test_the_script_beside_the_file_needs_no_torch(trained, exported, tmp_path):
         for name in ("torch", "lightning", "lightning_ad", "data_modules", "PIL"):
             sys.modules[name] = None  # an import of it fails
         sys.argv = sys.argv[1:]
+        sys.path.insert(0, sys.argv[0].removesuffix("score.py"))  # as Python does for a script
         runpy.run_path(sys.argv[0], run_name="__main__")
     """
     program = "\n".join(line.strip() for line in code.splitlines()).replace(":\nsys", ": sys")
