@@ -8,7 +8,11 @@ from data_modules.reading.images import Pixels
 from lightning_ad.deployment.parity import inputs_of
 
 QUANTIZED = ("Conv", "ConvTranspose", "Gemm")
-"""Operators that int8 is for: most of the work of networks, none of distances and attention."""
+"""Operators that int8 is for where they have a network's weights, which is most of all work.
+
+The same operators search a memory, project patches and blur maps. These stay in float32: scales
+that normal images set would cut off whatever is anomalous.
+"""
 
 
 def reduce(file: Path, precision: Literal["fp16", "int8"], normal: Pixels, draws: int) -> None:
@@ -64,8 +68,19 @@ def _quantize(file: Path, normal: Pixels, draws: int) -> None:
             Images(),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTIZED),
+            nodes_to_exclude=_of_no_network(file),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
         file.write_bytes(quantized.read_bytes())
+
+
+def _of_no_network(file: Path) -> list[str]:
+    """Names of nodes whose weights are no parameter of a module, as the exporter names these."""
+    import onnx
+
+    graph = onnx.load(file).graph
+    learned = {each.name for each in graph.initializer if each.name.endswith(".weight")}
+    products = [node for node in graph.node if node.op_type in QUANTIZED]
+    return [node.name for node in products if node.input[1] not in learned]

@@ -25,6 +25,7 @@ from lightning_ad.deployment.parity import (
     scored_by_detector,
     scored_by_file,
 )
+from lightning_ad.deployment.precision import QUANTIZED, reduce
 from lightning_ad.deployment.repeated import share_repeated
 from lightning_ad.deployment.resizing import INPUT, Resize, difference_of, write_resize
 from lightning_ad.maths.diffusion import seeded_noise
@@ -285,6 +286,25 @@ def test_the_threshold_moves_and_has_a_default(exported):
     middle = np.array(scores.mean(), np.float32)
     (moved,) = session.run(["anomalous"], {"image": image, "threshold": middle})
     assert sorted(moved) == [False, True]
+
+
+def test_int8_is_for_networks_and_leaves_search_projection_and_blur(exported, tmp_path):
+    import onnx
+
+    file = tmp_path / "model.onnx"
+    file.write_bytes(exported.read_bytes())
+    before = onnx.load(file).graph.node
+    products = [node for node in before if node.op_type in QUANTIZED]
+    of_network = [node for node in products if node.input[1].startswith("detector.features.")]
+    reduce(file, "int8", pixels(32), 0)
+    nodes = onnx.load(file).graph.node
+    scaled = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
+    found = [n.name for n in nodes if n.op_type in QUANTIZED and set(n.input[:2]) <= scaled]
+    assert sorted(found) == sorted(node.name for node in of_network)
+    assert {node.op_type for node in products if node not in of_network} == {"Conv", "Gemm"}
+    expected = scored_by_file(FORMATS["onnx"].load(exported), pixels(32), 0.0, 0).score
+    score = scored_by_file(FORMATS["onnx"].load(file), pixels(32), 0.0, 0).score
+    np.testing.assert_allclose(score, expected, 0, 0.2 * np.ptp(expected))
 
 
 def test_a_changed_constant_is_refused(trained, tmp_path, monkeypatch):
