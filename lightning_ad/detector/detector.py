@@ -26,7 +26,7 @@ from lightning_ad.detector.detection import Detection
 from lightning_ad.detector.judged import JUDGED
 from lightning_ad.detector.per_category import UNKNOWN_CATEGORY, require_at_least
 from lightning_ad.detector.photograph import Finding, Photograph, framing_of, pixels_of, seen
-from lightning_ad.detector.processes import data_module
+from lightning_ad.detector.processes import data_module, leave_group_at_exit
 from lightning_ad.detector.region import interest_of, lend_region, masks_of_batch
 from lightning_ad.maths.diffusion import seeded_noise
 
@@ -267,6 +267,7 @@ class AnomalyDetector(Method):
                 f"trainer.precision {self.trainer.precision} would round the noise schedule and "
                 f"the weights: choose one of {', '.join(PRECISIONS)}"
             )
+        leave_group_at_exit()
         if stage == "fit" or not self.trainer.ckpt_path:  # else when the checkpoint is loaded
             self.meet(data_module(self.trainer), stage)
         if stage in ("fit", "validate") and not self.phase:
