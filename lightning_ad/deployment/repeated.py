@@ -53,7 +53,7 @@ class Function:
 
 def as_region(function: Function, inputs: tuple[Tensor, ...]) -> Tensor:
     """Calls by torch's own operator for regions that repeat."""
-    graph = function.program.graph_module
+    graph: Any = function.program.graph_module
     return invoke_subgraph(graph, function.name, *function.weights(), *inputs)[0]
 
 
