@@ -96,7 +96,7 @@ def export(order: Order) -> Parity:
         require_equal(parity, order.precision)
     about = {**card, "parity": parity.as_dict()}
     if order.format == "onnx":
-        about["resize"] = _beside(order, detector.framing, files)
+        about["resize"] = _beside(order, detector.known_framing, files)
     write_json(order.output.with_suffix(".json"), about)
     return parity
 
