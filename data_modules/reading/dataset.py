@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from data_modules.problems import ImageError, Problem
 from data_modules.reading.framing import Framing
+from data_modules.reading.geometry import Window
 from data_modules.reading.images import Pixels, fitted_mask, size_of
 from data_modules.reading.interest import RegionOfInterest
 from data_modules.reading.samplers import Draw
@@ -127,10 +128,14 @@ def judged_in(
         (top, left), (height, width) = framing.cut, framing.seen
         framed = fitted_mask(interest, framing.frame, framing.fit)
         return torch.from_numpy(framed[None, top : top + height, left : left + width].copy())
-    judged = torch.zeros(1, *framing.seen, dtype=torch.uint8)
-    rows, columns = framing.window(photograph)
-    judged[:, rows, columns] = 1
-    return judged
+    return marked(framing.window(photograph), framing.seen)
+
+
+def marked(window: Window, size: tuple[int, int]) -> Tensor:
+    """1 in a window and 0 elsewhere, uint8 (1, *size)."""
+    marks = torch.zeros(1, *size, dtype=torch.uint8)
+    marks[:, *window] = 1
+    return marks
 
 
 def as_tensor(pixels: Pixels) -> Tensor:

@@ -167,7 +167,7 @@ def _with_names_quoted(option: str, argument: str) -> str:
 def _forget_other_data(settings: dict[str, Any], names: list[str]) -> bool:
     """Drop where another data set lies and what is chosen of it; whether there was any.
 
-    How the one in use fits photographs, if it says so itself, would else be told by the other.
+    The one in use keeps the defaults that it has of its own: the other would lend it its ones.
     """
     data = settings.get("data")
     if not names or not isinstance(data, dict) or "class_path" not in data:
@@ -178,8 +178,10 @@ def _forget_other_data(settings: dict[str, Any], names: list[str]) -> bool:
     for name in ("root", "category"):
         chosen.pop(name, None)
     used = getattr(data_modules, names[-1].split(".")[-1], AnomalyDataModule)
-    if "fit" in signature(used).parameters:
-        chosen.setdefault("fit", signature(used).parameters["fit"].default)
+    own, common = signature(used).parameters, signature(AnomalyDataModule).parameters
+    for name in own.keys() & common.keys() - {"root", "category"}:
+        if own[name].default != common[name].default:
+            chosen.setdefault(name, own[name].default)
     return True
 
 

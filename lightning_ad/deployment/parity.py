@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from data_modules.reading.dataset import as_tensor
+from data_modules.reading.dataset import as_tensor, marked
 from data_modules.reading.geometry import Window
 from data_modules.reading.images import Pixels
 from lightning_ad.deployment.formats import Inputs, Run, Scored
@@ -76,18 +76,13 @@ def scored_by_detector(
         for part in _parts(pixels, "scoring by the detector"):
             image = torch.stack([as_tensor(each) for each in part])
             category = torch.full((len(image),), number)
-            detection = detector.detect(image, category, _judged(image, window))
+            judged = None
+            if window is not None:
+                judged = marked(window, part.shape[1:3]).expand(len(image), -1, -1, -1)
+            detection = detector.detect(image, category, judged)
             score = detection.score.numpy()
             found.append(Scored(detection.anomaly_map[:, 0].numpy(), score, score > threshold))
     return _joined(found), max(draws, default=0)
-
-
-def _judged(image: torch.Tensor, window: Window | None) -> torch.Tensor | None:
-    if window is None:
-        return None
-    marks = torch.zeros_like(image[:, :1], dtype=torch.uint8)
-    marks[..., window[0], window[1]] = 1
-    return marks
 
 
 def scored_by_file(run: Run, pixels: Pixels, threshold: float, draws: int) -> Scored:

@@ -122,8 +122,8 @@ def difference_of(file: Path, framing: Framing, photographs: Sequence[Path]) -> 
     off: list[Pixels] = []
     for photograph in photographs:
         pixels = read_image(photograph, framing.white_level)
-        (found,) = session.run([OUTPUT], {INPUT: pixels})
-        off.append(np.abs(found[0].astype(int) - framing.shown(pixels)))
+        (image,) = session.run([OUTPUT], {INPUT: pixels})
+        off.append(np.abs(image[0].astype(int) - framing.shown(pixels)))
     found = Difference(int(np.max(off)), float(np.mean([(each > 0).mean() for each in off])))
     if found.largest > 1:
         raise ParityError(f"{file.name} is not written, it resizes otherwise: {found}")
