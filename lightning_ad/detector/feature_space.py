@@ -119,8 +119,10 @@ class FeatureSpaceDetector(AnomalyDetector):
         names = [record.category for record in datamodule.training_records()]
         self.training_images = {name: names.count(name) for name in self.categories}
         size = height_and_width(datamodule.image_size)
+        # Copies share the backbone, so it may lie on another device than the rest was on last.
+        device = next(self.features.buffers(), torch.zeros(())).device
         with torch.inference_mode():
-            layers = self.features(torch.zeros(1, 3, *size, device=self.device))
+            layers = self.features(torch.zeros(1, 3, *size, device=device))
         self.channels = [layer.shape[1] for layer in layers]
         self.check_grid(layers[0].shape[2], layers[0].shape[3])
 

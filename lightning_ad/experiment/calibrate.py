@@ -58,7 +58,10 @@ def _score_at_once(
     _remember(detector, trainer, datamodule.memory_dataloader())
     if detector.choices:
         held_out = datamodule.val_dataloader()
-        choose(detector, datamodule, lambda look: _Pass(detector, look).run(trainer, held_out))
+        device = trainer.strategy.root_device
+        choose(
+            detector, datamodule, lambda look: _Pass(detector, look).run(trainer, held_out), device
+        )
     compared += _compare(detector, trainer, datamodule.val_dataloader())
     if not sum(of_all_processes(len(compared))):
         raise RuntimeError("no held-out normal images to calibrate on: raise data.val_fraction")

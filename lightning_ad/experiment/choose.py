@@ -28,12 +28,15 @@ def passes(detector: AnomalyDetector) -> int:
 
 
 def choose(
-    detector: AnomalyDetector, data: AnomalyDataModule, look: Callable[[Observe], None]
+    detector: AnomalyDetector,
+    data: AnomalyDataModule,
+    look: Callable[[Observe], None],
+    device: torch.device,
 ) -> None:
     """Put what is chosen of each of ``detector.choices`` into its calibration.
 
-    ``look`` shows this process's share of the held-out images to a function. The metrics are those
-    of all processes.
+    ``look`` shows this process's share of the held-out images to a function, on ``device``. The
+    metrics are those of all processes.
     """
     names = held_out_names(data)
     groups = [*detector.categories, "mean"]  # the last for images of no known category
@@ -41,7 +44,7 @@ def choose(
         found = []
         for value in values:
             detector.calibration[setting] = torch.full((len(groups),), value)
-            metrics = DetectionMetrics(detector.categories).to(detector.device)
+            metrics = DetectionMetrics(detector.categories).to(device)
             look(_judge(detector, metrics, names))
             achieved = metrics.compute()
             found.append([achieved[f"{group}/pixel_auprc"] for group in groups])

@@ -192,3 +192,16 @@ def test_what_does_not_fit_together_is_refused():
     found.channels = [2, 2]
     with pytest.raises(ValueError, match=r"4 channels together: set it to at most 4"):
         found.check_grid(8, 8)
+
+
+def test_a_backbone_is_asked_where_it_lies():
+    """A copy that was tried on a GPU brings the backbone back with it, which both share."""
+    found = detector()
+    found._device = torch.device("meta")  # where the rest was last
+    data = SimpleNamespace(
+        framing=SimpleNamespace(augment=()),
+        training_records=lambda: [SimpleNamespace(category=CATEGORIES[0])] * 3,
+        image_size=16,
+    )
+    found.check_data(data, "fit")
+    assert found.channels == [layer.shape[1] for layer in found.features(images(1))]

@@ -1,0 +1,109 @@
+"""How far scoring and training are from the floor: operations over the rate of a matrix product.
+
+    python -m benchmarks.floors [--batch_size 16] [--repeats 10]
+
+Networks have random weights and the papers' sizes, 256 px, in bfloat16 after the layout that
+`prepare_inference` gives them. The floor of an image is its floating-point operations over the rate
+of one large bfloat16 product on the same device. Methods in feature space keep their backbone in
+float32; what it takes alone is shown, too.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import d3ad, deco, features
+from benchmarks.measure import medians, scoring
+from benchmarks.reproduce.utilisation import matrix_rate
+from benchmarks.training import detector, training_step
+from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.methods import D3AD, DDAD, DeCoDiff, FeatureDiffusion
+from lightning_ad.networks import DiffusionUNet, FeaturePyramid, PatchDenoiser
+
+SIDE = 256
+
+
+def ddad(denoiser: DiffusionUNet, backbone: str) -> DDAD:
+    torch.manual_seed(0)
+    method = DDAD(denoiser, FeaturePyramid(backbone, weights="random"))
+    method.match_categories(["part"], "validate")
+    method.calibration["ratio"] = torch.tensor(1.0)
+    return method
+
+
+def in_feature_space(method: AnomalyDetector) -> AnomalyDetector:
+    """A detector of `benchmarks.features` with a ResNet-50 in place of stored features."""
+    method.features = FeaturePyramid("resnet50", (2, 3), weights="random").eval()
+    return method
+
+
+def methods(device: torch.device, members: int) -> dict[str, AnomalyDetector]:
+    diffusion = features.ready(FeatureDiffusion(features.Stored(), PatchDenoiser()))
+    found: dict[str, AnomalyDetector] = {
+        "DDAD": ddad(DiffusionUNet(SIDE), "wide_resnet101_2"),
+        "DDAD-S, ResNet-50": ddad(DiffusionUNet(SIDE, base=32, heads=2), "resnet50"),
+        "D3AD": d3ad.build(D3AD, device),
+        "DeCo-Diff S": deco.build(DeCoDiff, device),
+        "PaDiM, ResNet-50": in_feature_space(features.padim()),
+        "PatchCore, ResNet-50": in_feature_space(features.patchcore(members)),
+        "FeatureDiffusion, ResNet-50": in_feature_space(diffusion),
+    }
+    for method in found.values():
+        method.to(device).eval()
+        method.prepare_inference()
+    return found
+
+
+def operations(step: Callable[[], object]) -> float:
+    """Floating-point operations of products and convolutions in a step."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return float(counter.get_total_flops())
+
+
+def backbone(network: nn.Module, image: Tensor) -> Callable[[], Tensor]:
+    def features_alone() -> Tensor:
+        with torch.inference_mode():
+            return network(image)[-1]
+
+    return features_alone
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--members", type=int, default=20_000, help="of PatchCore's memory")
+    parser.add_argument("--repeats", type=int, default=10)
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rate, count = matrix_rate("bf16-mixed"), options.batch_size
+    image = torch.randint(0, 256, (count, 3, SIDE, SIDE), device=device) / 127.5 - 1
+    category = torch.zeros(count, dtype=torch.long, device=device)
+    print(f"{device}, batch {count}, one large product: {rate / 1e12:.1f} TFLOP/s in bfloat16")
+    for name, method in methods(device, options.members).items():
+        report(name, scoring(method, image, category, half=True), rate, count, options.repeats)
+        if hasattr(method, "components"):
+            report("  its backbone, float32", backbone(method.features, image), rate, count, options.repeats)
+    trained = detector(SIDE, device, torch.channels_last)
+    step = training_step(trained, image, category, half=True)
+    report("DDAD, training step", step, rate, count, options.repeats)
+
+
+def report(
+    name: str, step: Callable[[], object], rate: float, images: int, repeats: int
+) -> None:
+    """Print a row: operations and milliseconds of an image, and the floor's share of them."""
+    work = operations(step) / images
+    wall = medians({name: step}, repeats)[name].wall / images
+    print(
+        f"{name:28}{work / 1e9:9.1f} GFLOP{1000 * wall:9.2f} ms/image"
+        f"{100 * work / rate / wall:6.0f} % of the rate",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
