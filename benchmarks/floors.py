@@ -86,15 +86,19 @@ def main() -> None:
     for name, method in methods(device, options.members).items():
         report(name, scoring(method, image, category, half=True), rate, count, options.repeats)
         if hasattr(method, "components"):
-            report("  its backbone, float32", backbone(method.features, image), rate, count, options.repeats)
+            report(
+                "  its backbone, float32",
+                backbone(method.features, image),
+                rate,
+                count,
+                options.repeats,
+            )
     trained = detector(SIDE, device, torch.channels_last)
     step = training_step(trained, image, category, half=True)
     report("DDAD, training step", step, rate, count, options.repeats)
 
 
-def report(
-    name: str, step: Callable[[], object], rate: float, images: int, repeats: int
-) -> None:
+def report(name: str, step: Callable[[], object], rate: float, images: int, repeats: int) -> None:
     """Print a row: operations and milliseconds of an image, and the floor's share of them."""
     work = operations(step) / images
     wall = medians({name: step}, repeats)[name].wall / images

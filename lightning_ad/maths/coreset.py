@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from lightning_ad.speed.products import affine
+
 HEAD = 4096
 """Points at the head of the line: with 128 dimensions they stay in a processor's cache."""
 
@@ -97,7 +99,7 @@ def nearest(points: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
     index = torch.zeros_like(best, dtype=torch.long)
     for start in range(0, len(members), SEARCHED):
         part = members[start : start + SEARCHED]
-        value, place = torch.addmm(-part.square().sum(1) / 2, points, part.T).max(1)
+        value, place = affine(points, part, -part.square().sum(1) / 2).max(1)
         closer = value > best
         best = torch.where(closer, value, best)
         index = torch.where(closer, place + start, index)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_modules.reading.geometry import Size, height_and_width, plain
+from lightning_ad.speed.products import Linear
 
 FREQUENCIES = 32
 CONDITION = 128
@@ -42,12 +43,12 @@ class PatchDenoiser(nn.Module):
         self.components, self.categories = components, categories
         rows, columns = (-(-side // stride) for side in height_and_width(image_size))
         self.grid = plain((rows, columns))
-        self.enter = nn.Linear(components, width)
+        self.enter = Linear(components, width)
         self.place = nn.Embedding(rows * columns, width)
         self.category = nn.Embedding(categories, width)
         self.level = nn.Sequential(nn.Linear(2 * FREQUENCIES, CONDITION), nn.SiLU())
         self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
-        last = nn.Linear(width, components)
+        last = Linear(width, components)
         self.leave = nn.Sequential(nn.LayerNorm(width), last)
         for layer in (self.place, self.category):
             nn.init.zeros_(layer.weight)
@@ -76,7 +77,7 @@ class _Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.widen, self.narrow = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.widen, self.narrow = Linear(width, 2 * width), Linear(2 * width, width)
         self.condition = nn.Linear(CONDITION, 3 * width)
         with torch.no_grad():  # two blocks then add half of the variance that enters
             self.narrow.weight *= 0.5 / math.sqrt(2)
