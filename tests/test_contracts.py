@@ -83,6 +83,16 @@ def test_a_stopped_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert (run / "metrics.json").exists()
 
 
+@pytest.mark.parametrize("method", [m for m in EXPERIMENTS if m not in UNTRAINED])
+def test_a_run_starts_from_what_another_trained(finished, tmp_path, autoencoder, method):
+    folder, run = finished[0], tmp_path / "run"
+    trained = folder / method / "final.ckpt"
+    main([*arguments(method, folder, run, autoencoder), f"--ckpt_path={trained}"])
+    if (method, "adapt") not in PHASES:
+        assert_same_weights(trained, run / "final.ckpt")
+    assert (run / "metrics.json").exists()
+
+
 @pytest.fixture
 def no_autoencoder(autoencoder):
     """The folder of the autoencoder is away, as on another machine."""

@@ -89,8 +89,8 @@ class FeatureDiffusion(AveragedDetector, FeatureSpaceDetector):
     # Training.
 
     def trained(self) -> list[nn.Module]:
-        """The denoiser."""
-        return [self.denoiser]
+        """The denoiser, and with it the space that it is of, which has no parameters."""
+        return [self.denoiser, self.space]
 
     def match_categories(self, categories: list[str], stage: str) -> None:
         """Check that the network knows as many categories."""
