@@ -26,6 +26,7 @@ from lightning_ad import methods, networks
 from lightning_ad.callbacks import Evaluation, Panels, Predictions, Report, Throughput
 from lightning_ad.callbacks.objective import Objective
 from lightning_ad.callbacks.preemption import end_on_signals
+from lightning_ad.callbacks.scoring_forecast import ScoringForecast
 from lightning_ad.commands.arguments import OF_A_PHASE, with_files_read, with_own_config
 from lightning_ad.commands.experiment_parser import (
     DECIDING,
@@ -261,10 +262,11 @@ class ExperimentCLI(LightningCLI):
         """The Trainer that Lightning's own subcommands use."""
         init = self.config_init[self.subcommand]
         # The clock of Throughput stops before the metrics are updated.
-        test = [Throughput(), init.evaluation, init.panels]
+        test = [Throughput(), ScoringForecast(), init.evaluation, init.panels]
         test += [Objective()] if init.objective else []
         test += [Report(init.evaluation)]
-        callbacks = {"test": test, "predict": [init.predictions, init.panels, Report()]}
+        predict = [ScoringForecast(), init.predictions, init.panels, Report()]
+        callbacks = {"test": test, "predict": predict}
         self.trainers = Trainers(init.trainer, self.run, init.seed_everything, callbacks)
         return self.trainers(self.subcommand or "fit")
 

@@ -21,11 +21,10 @@ from lightning_ad.experiment.time_budget import (
     TimeLimit,
     Timetable,
     as_option,
-    clock,
-    spoken,
 )
 from lightning_ad.experiment.trainers import Trainers
 from lightning_ad.reports.files import write_whole
+from lightning_ad.reports.times import clock, spoken
 
 WORTH_A_FORECAST = 50
 """Steps in all below which a run is over almost as soon as it is measured."""

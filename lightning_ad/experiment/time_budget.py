@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from lightning_ad.reports.times import at_and_in, spoken
+
 UNITS = {"h": 3600, "m": 60, "s": 1}
 DURATION = re.compile(r"(?=\d)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
@@ -62,17 +64,6 @@ def as_option(seconds: float) -> str:
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     parts = [(hours, "h"), (minutes, "m"), (rest, "s")]
     return "".join(f"{number}{unit}" for number, unit in parts if number)
-
-
-def spoken(seconds: float) -> str:
-    """A duration for people, in two units at most: 48 s, 2 min 40 s, 14 min, 3 h 05 min."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 @dataclass(frozen=True)
@@ -209,16 +200,10 @@ class Timetable:
 
     def ending(self) -> str:
         """When the run ends."""
-        return f"{clock(self.end)}, in {spoken(self.end - time.time())}"
+        return at_and_in(self.end)
 
     def _place(self, name: str) -> int:
         return [phase.name for phase in self.phases].index(name)
-
-
-def clock(moment: float) -> str:
-    """A moment (`time.time`) as local time of day, with the date unless it is today."""
-    there, here = time.localtime(moment), time.localtime()
-    return time.strftime("%H:%M" if there[:3] == here[:3] else "%d %b %Y %H:%M", there)
 
 
 def _epochs(steps: int, epoch: int) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_ad.experiment.time_budget import Stretch, Timetable, duration, share_time, spoken
+from lightning_ad.experiment.time_budget import Stretch, Timetable, duration, share_time
 
 
 @pytest.mark.parametrize(
@@ -16,12 +16,6 @@ def test_durations(text, seconds):
 def test_what_is_no_duration_is_said(text):
     with pytest.raises(ValueError, match=r"is no duration: expected one such as 90s, 20m or 1h30m"):
         duration(text)
-
-
-def test_spoken_durations():
-    assert [spoken(s) for s in (0.4, 48, 160, 845, 3599, 11100)] == [
-        "0 s", "48 s", "2 min 40 s", "14 min", "1 h 00 min", "3 h 05 min",
-    ]  # fmt: skip
 
 
 def test_steps_keep_the_plans_proportions_and_fill_the_time():
