@@ -42,25 +42,32 @@ class ScoringForecast(Callback):
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
+        """Look at the clock."""
+        self._look(trainer, len(batch["path"]))
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Look at the clock."""
+        self._look(trainer, len(batch["path"]))
+
+    def _look(self, trainer: Trainer, images: int) -> None:
         """Look at the clock, which starts behind the first batch, as that warms up."""
         if not trainer.is_global_zero:
             return
-        self.scored += trainer.world_size * len(batch["path"])  # others are about as fast
+        self.scored += trainer.world_size * images  # others are about as fast
         if not self.warm:
             self.began, self.warm = time.monotonic(), self.scored
         watched = time.monotonic() - self.began
         if watched >= self.next_look:
             self.next_look = 2 * watched
-            self._say(self.scored, (self.scored - self.warm) / watched)
+            self._say((self.scored - self.warm) / watched)
 
-    on_predict_batch_end = on_test_batch_end
-
-    def _say(self, scored: int, pace: float) -> None:
-        seconds = (self.images - scored) / pace
+    def _say(self, pace: float) -> None:
+        seconds = (self.images - self.scored) / pace
         if seconds >= SHORTEST:
             speed = f"{pace:,.0f}" if pace >= 10 else f"{pace:.2g}"
-            end = at_and_in(time.time() + seconds)
             log.info(
                 "scored %s of %s images, %s images/s: ends %s",
-                *(f"{scored:,}", f"{self.images:,}", speed, end),
+                *(f"{self.scored:,}", f"{self.images:,}", speed, at_and_in(time.time() + seconds)),
             )
