@@ -62,6 +62,17 @@ def versions() -> str:
     return f"lightning-ad {metadata.version('lightning-ad')} ({used})"
 
 
+class Messages(logging.Handler):
+    """Writes to what is the error stream now: while a progress bar is drawn, a line above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+        except Exception:
+            self.handleError(record)
+
+
 def run(arguments: list[str]) -> None:
     """Run one command."""
     for stream in (sys.stdout, sys.stderr):
@@ -77,7 +88,7 @@ def run(arguments: list[str]) -> None:
         warnings.filterwarnings("ignore", message)
     os.environ.setdefault("WANDB_QUIET", "true")  # a run ends with its own table
     module = import_module(COMMANDS[word][0])  # which sets up logging for itself, if it comes first
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.basicConfig(format="%(message)s", level=logging.INFO, handlers=[Messages()])
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     status = module.main(arguments if module.__name__ == EXPERIMENT else arguments[1:])
     if status is not None:

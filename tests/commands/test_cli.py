@@ -1,8 +1,11 @@
 """The command line as a user meets it: one checkpoint suffices, mistakes are named."""
 
+import io
 import json
+import logging
 import re
 import shutil
+import sys
 
 import cv2
 import pytest
@@ -10,7 +13,7 @@ import yaml
 from huggingface_hub import constants
 
 from data_modules import DataError
-from lightning_ad.cli import COMMANDS, main
+from lightning_ad.cli import COMMANDS, Messages, main
 from lightning_ad.methods import DDAD
 from tests.fakes import texture, write_mtd, write_mvtec
 from tests.shrunk import REPOSITORY, fit_ddad
@@ -217,3 +220,11 @@ def test_another_data_set_takes_neither_folder_nor_category_of_a_file(capsys):
     assert (data["root"], data["category"], data["batch_size"]) == ("my_part", "all", 32)
     assert data["fit"] == "pad"  # what a Folder takes, not what the file's data set does
     assert printed["run_dir"] == "runs/ddad_mvtec/all"
+
+
+def test_messages_go_to_who_took_the_error_stream(monkeypatch):
+    """As a progress bar does, which they would run into."""
+    messages = Messages()
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    messages.emit(logging.makeLogRecord({"msg": "%d of 83 flagged", "args": (5,)}))
+    assert sys.stderr.getvalue() == "5 of 83 flagged\n"
