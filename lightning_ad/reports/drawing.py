@@ -109,9 +109,7 @@ def with_truth(picture: Picture) -> Pixels:
 
 def with_heat(picture: Picture) -> Pixels:
     """The photograph in grey under its heat, with found regions and true defects outlined."""
-    grey = cv2.cvtColor(picture.photograph, cv2.COLOR_RGB2GRAY)
-    pixels = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
-    _lay_heat(pixels, picture.anomaly_map, picture.scale)
+    pixels = _heated(picture)
     unjudged = np.isnan(picture.anomaly_map)
     if unjudged.any():
         pixels[unjudged] = (pixels[unjudged] * UNJUDGED).astype(np.uint8)
@@ -127,21 +125,25 @@ def with_heat(picture: Picture) -> Pixels:
 
 def levels(anomaly_map: Map, scale: Scale) -> NDArray[np.uint8]:
     """Strength of heat (H, W): 0 for none, else 1 (just above the threshold) to 255."""
-    above = np.greater(anomaly_map, scale.low)  # which NaN is not
-    factor = np.float32(254 / (scale.high - scale.low))
-    share = np.clip((anomaly_map - np.float32(scale.low)) * factor, 0, 254)
-    return np.where(above, np.rint(share) + 1, 0).astype(np.uint8)
+    factor = 254 / (scale.high - scale.low)
+    strength = cv2.addWeighted(  # of all ways by far the fastest
+        anomaly_map, factor, anomaly_map, 0, 1 - factor * scale.low, dtype=cv2.CV_8U
+    )
+    return np.where(anomaly_map > scale.low, strength, 0).astype(np.uint8)  # which NaN is not
 
 
-def _lay_heat(pixels: Pixels, anomaly_map: Map, scale: Scale) -> None:
-    """Lay the heat of a map over pixels, in place, where there is any."""
-    x, y, width, height = cv2.boundingRect(np.greater(anomaly_map, scale.low).view(np.uint8))
-    if not width:
-        return
-    box = np.s_[y : y + height, x : x + width]
-    each = cv2.merge([levels(anomaly_map[box], scale)] * 3)
-    kept = cv2.multiply(np.ascontiguousarray(pixels[box]), cv2.LUT(each, KEPT), scale=1 / 255)
-    pixels[box] = cv2.add(kept, cv2.LUT(each, LAID))
+def _heated(picture: Picture) -> Pixels:
+    """The photograph in grey, its colours where there is heat: a channel at a time is faster."""
+    grey = cv2.cvtColor(picture.photograph, cv2.COLOR_RGB2GRAY)
+    pixels = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
+    hot = np.greater(picture.anomaly_map, picture.scale.low).view(np.uint8)
+    x, y, width, height = cv2.boundingRect(hot)
+    if width:
+        box = np.s_[y : y + height, x : x + width]
+        strength = levels(picture.anomaly_map[box], picture.scale)
+        kept = cv2.multiply(grey[box], cv2.LUT(strength, KEPT), scale=1 / 255)
+        pixels[box] = cv2.merge([cv2.add(kept, cv2.LUT(strength, laid)) for laid in LAID])
+    return pixels
 
 
 def _colours() -> Pixels:
@@ -161,8 +163,8 @@ def _opacity() -> NDArray[np.float64]:
 COLOURS, OPACITY = _colours(), _opacity()
 KEPT = np.rint(255 * (1 - OPACITY)).astype(np.uint8)
 """What is left of a photograph under each level, of 255."""
-LAID = np.rint(COLOURS * OPACITY[:, None]).astype(np.uint8)[None]
-"""What each level adds to it (1, 256, 3)."""
+LAID = np.rint(COLOURS.T * OPACITY).astype(np.uint8)
+"""What each level adds to each of its channels (3, 256)."""
 
 
 def outline(pixels: Pixels, mask: Mask, colour: tuple[int, int, int], dashed: bool = False) -> None:
