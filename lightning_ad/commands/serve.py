@@ -10,6 +10,7 @@ from lightning_ad.commands.paths import path
 from lightning_ad.deployment.formats import require_packages
 from lightning_ad.deployment.scorer import load_detector
 from lightning_ad.detector.region import BY_IMAGE
+from lightning_ad.speed.allocation import keep_freed_memory
 
 TOKEN = "LIGHTNING_AD_TOKEN"
 
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str]) -> None:
     """Serve until a signal; what is in flight is answered first."""
     options = _options(arguments)
     signal.signal(signal.SIGTERM, _end)
+    keep_freed_memory()  # as predict does
     require_packages(("fastapi", "uvicorn", "python_multipart"), "serve")
     import uvicorn
 

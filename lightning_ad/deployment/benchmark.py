@@ -3,8 +3,11 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +16,12 @@ from torch import nn
 
 from data_modules.reading.dataset import as_tensor
 from data_modules.reading.images import Pixels
+from data_modules.reading.texts import read_json
 from lightning_ad.deployment.formats import FORMATS, require_packages
-from lightning_ad.deployment.graph import counted_draws
 from lightning_ad.deployment.parity import inputs_of
 from lightning_ad.deployment.scorer import load_detector
 from lightning_ad.detector.detector import AnomalyDetector
+from lightning_ad.speed.allocation import keep_freed_memory
 from lightning_ad.speed.clock import finish_work
 
 BATCHES = (1, 8)
@@ -41,29 +45,33 @@ class Speed:
 
 
 def ways(checkpoint: Path, exported: Path, device: str, seconds: float) -> Iterator[Speed]:
-    """Measure each way to score by a checkpoint, for so long each.
+    """Measure each of `WAYS` to score by a checkpoint, for so long each.
 
-    The ways: ``float32``, as `lightning predict` scores; ``bf16``, with networks in bfloat16;
-    ``compiled``, float32 with its networks through torch.compile; ``onnx``, the file that
-    `lightning export` wrote, on the CPU.
+    Each has a process of its own: what one has freed would hide what the next one takes.
     """
-    makes = {
-        "float32": lambda: _of_detector(_loaded(checkpoint, device), "32-true"),
-        "bf16": lambda: _of_detector(_loaded(checkpoint, device), "bf16-mixed"),
-        "compiled": lambda: _of_detector(_compiled(_loaded(checkpoint, device)), "32-true"),
-        "onnx": lambda: _of_file(exported, _loaded(checkpoint, "cpu")),
-    }
     height, width = _loaded(checkpoint, "cpu").known_framing.seen
     pixels = np.random.default_rng(0).integers(0, 256, (max(BATCHES), height, width, 3), np.uint8)
-    for way, make in makes.items():
-        try:
-            with _peak(device) as memory:
-                score = make()
-                found = {n: _median(score, pixels[:n], device, seconds) for n in BATCHES}
-        except Exception as error:  # a compiler or a package that is not there
-            yield Speed(way, {}, None, str(error).strip().splitlines()[0])
-        else:
-            yield Speed(way, found, memory[0])
+    for way in WAYS:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+            asked = fresh.submit(measured, way, checkpoint, exported, pixels, device, seconds)
+            try:
+                yield asked.result()
+            except BrokenProcessPool:
+                yield Speed(way, {}, None, "its process was killed, maybe for lack of memory")
+
+
+def measured(
+    way: str, checkpoint: Path, exported: Path, pixels: Pixels, device: str, seconds: float
+) -> Speed:
+    """Measure one way in this process, which keeps freed memory as `lightning predict` does."""
+    keep_freed_memory()
+    try:
+        with _peak(device) as memory:
+            score = WAYS[way](checkpoint, exported, device)
+            found = {n: _median(score, pixels[:n], device, seconds) for n in BATCHES}
+    except Exception as error:  # a compiler or a package that is not there
+        return Speed(way, {}, None, str(error).strip().splitlines()[0])
+    return Speed(way, found, memory[0])
 
 
 def _loaded(checkpoint: Path, device: str) -> AnomalyDetector:
@@ -88,15 +96,25 @@ def _of_detector(detector: AnomalyDetector, precision: str) -> Score:
     return score
 
 
-def _of_file(file: Path, detector: AnomalyDetector) -> Score:
+def _of_file(file: Path) -> Score:
     if not file.exists():
         raise ValueError(f"there is no {file}: 'lightning export' writes it")
     require_packages(FORMATS["onnx"].packages, "export")
-    pixels = np.zeros((1, *detector.known_framing.seen, 3), np.uint8)
-    with counted_draws(detector) as draws:
-        _of_detector(detector, "32-true")(pixels)
-    run, number = FORMATS["onnx"].load(file), max(draws, default=0)
-    return lambda pixels: run(inputs_of(pixels, 0.0, number))
+    run, draws = FORMATS["onnx"].load(file), read_json(file.with_suffix(".json"))["noise_draws"]
+    return lambda pixels: run(inputs_of(pixels, 0.0, draws))
+
+
+WAYS: dict[str, Callable[[Path, Path, str], Score]] = {
+    "float32": lambda file, _, device: _of_detector(_loaded(file, device), "32-true"),
+    "bf16": lambda file, _, device: _of_detector(_loaded(file, device), "bf16-mixed"),
+    "compiled": lambda file, _, device: _of_detector(_compiled(_loaded(file, device)), "32-true"),
+    "onnx": lambda _, exported, __: _of_file(exported),
+}
+"""How a checkpoint, or the file that `lightning export` wrote of it, scores on a device.
+
+In float32 as `lightning predict` does; with networks in bfloat16; in float32 with networks through
+torch.compile; by the file, on the CPU.
+"""
 
 
 def _median(score: Score, pixels: Pixels, device: str, seconds: float) -> float:

@@ -26,6 +26,7 @@ from schemathesis.specs.openapi.checks import (
 
 from lightning_ad import load_detector
 from lightning_ad.cli import main
+from lightning_ad.commands import serve
 from lightning_ad.deployment.server.app import Options, application
 from lightning_ad.deployment.server.batches import Batches, BusyError
 from tests.fakes import defective, write_mtd
@@ -278,6 +279,18 @@ def test_a_signal_lets_what_is_in_flight_finish(server):
         codes = [answer.result().status_code for answer in answers if not answer.exception()]
     assert process.wait(60) == 0
     assert set(codes) <= {200, 503} and 200 in codes
+
+
+def test_it_keeps_freed_memory_as_predict_does(checkpoint, monkeypatch):
+    done = []
+    monkeypatch.setattr(serve, "keep_freed_memory", lambda: done.append("kept"))
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: done.append("served"))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        main(["serve", f"--ckpt_path={checkpoint}"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done == ["kept", "served"]
 
 
 @needs_browser
