@@ -156,5 +156,11 @@ def _exportable(detector: AnomalyDetector, number: int) -> float:
         )
     if "image_threshold" not in detector.calibration:
         raise ValueError("the checkpoint is not calibrated: finish 'lightning fit'")
+    if "16" in detector.precision:
+        log.warning(
+            "the checkpoint scores in %s, the file in float32 as 'lightning predict "
+            "--trainer.precision=32-true' does: a verdict near the threshold may differ",
+            detector.precision,
+        )
     detector.precision = "32-true"
     return float(detector.calibration["image_threshold"][number])

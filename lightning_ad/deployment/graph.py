@@ -2,7 +2,7 @@
 
 Scaling, networks, every step of a sampler, memories, constants and blur are inside. The category is
 settled beforehand, so that nothing depends on a batch's values. A stochastic sampler takes its
-noise as an input: torch's generator is no operation of a graph, and `score.noise` draws the same
+noise as an input: torch's generator is no operation of a graph, and `prepare.noise` draws the same
 from the image's pixels.
 """
 

@@ -387,3 +387,13 @@ def test_what_onnx_lacks_is_computed_by_what_it_has(tmp_path):
     found = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"rows": rows.numpy()})
     for one, expected in zip(found, module(rows), strict=True):
         torch.testing.assert_close(torch.from_numpy(one), expected)
+
+
+def test_a_checkpoint_in_half_precision_is_told_that_its_file_is_not(trained, caplog):
+    detector = load_detector(trained("PatchCore"))
+    for precision, lines in ("32-true", 0), ("bf16-mixed", 1):
+        detector.precision = precision
+        caplog.clear()
+        exporting._exportable(detector, 0)
+        assert len(caplog.messages) == lines and detector.precision == "32-true"
+    assert "the checkpoint scores in bf16-mixed, the file in float32" in caplog.text
