@@ -19,6 +19,7 @@ from lightning_ad.maths.coreset import farthest_points, nearest
 from lightning_ad.maths.patches import PatchSpace
 from lightning_ad.methods import FeatureDiffusion, PaDiM, PatchCore
 from lightning_ad.networks import PatchDenoiser
+from lightning_ad.speed.allocation import keep_freed_memory
 
 GRID, PLACES = 32, 1024
 LAYERS = (512, 1024)
@@ -125,4 +126,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    keep_freed_memory()  # as commands do that score
     main()
