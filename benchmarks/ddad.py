@@ -87,11 +87,11 @@ def patch_mean(layer: Tensor) -> Tensor:
     return means.view_as(layer)
 
 
-def build(base: int, heads: int) -> DDAD:
+def build(base: int, heads: int, backbone: str = BACKBONE) -> DDAD:
     """A detector with random weights, the same each time, and the statistics that they give."""
     torch.manual_seed(0)
     denoiser = DiffusionUNet(256, base=base, heads=heads)
-    features = FeaturePyramid(BACKBONE, weights="random")
+    features = FeaturePyramid(backbone, weights="random")
     norms = [module for module in features.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         nn.init.normal_(norm.weight, 1, 0.1)

@@ -16,24 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import d3ad, deco, features
+from benchmarks import d3ad, ddad, deco, features
 from benchmarks.measure import medians, scoring
 from benchmarks.reproduce.utilisation import matrix_rate
 from benchmarks.training import detector, training_step
 from lightning_ad.detector.detector import AnomalyDetector
 from lightning_ad.detector.feature_space import FeatureSpaceDetector
-from lightning_ad.methods import D3AD, DDAD, DeCoDiff, FeatureDiffusion
-from lightning_ad.networks import DiffusionUNet, FeaturePyramid, PatchDenoiser
+from lightning_ad.methods import D3AD, DeCoDiff, FeatureDiffusion
+from lightning_ad.networks import FeaturePyramid, PatchDenoiser
 
 SIDE = 256
-
-
-def ddad(denoiser: DiffusionUNet, backbone: str) -> DDAD:
-    torch.manual_seed(0)
-    method = DDAD(denoiser, FeaturePyramid(backbone, weights="random"))
-    method.match_categories(["part"], "validate")
-    method.calibration["ratio"] = torch.tensor(1.0)
-    return method
 
 
 def in_feature_space(method: FeatureSpaceDetector) -> FeatureSpaceDetector:
@@ -50,8 +42,8 @@ def builders(device: torch.device, members: int) -> dict[str, Callable[[], Anoma
             features.ready(FeatureDiffusion(features.Stored(), PatchDenoiser()))
         ),
         "PatchCore, ResNet-50": lambda: in_feature_space(features.patchcore(members)),
-        "DDAD-S, ResNet-50": lambda: ddad(DiffusionUNet(SIDE, base=32, heads=2), "resnet50"),
-        "DDAD": lambda: ddad(DiffusionUNet(SIDE), "wide_resnet101_2"),
+        "DDAD-S, ResNet-50": lambda: ddad.build(32, 2, "resnet50"),
+        "DDAD": lambda: ddad.build(64, 4),
         "D3AD": lambda: d3ad.build(D3AD, device),
         "DeCo-Diff S": lambda: deco.build(DeCoDiff, device),
     }

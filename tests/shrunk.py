@@ -5,6 +5,9 @@ from typing import Any
 
 import yaml
 
+from lightning_ad.cli import main
+from tests.fakes import write_mtd
+
 REPOSITORY = Path(__file__).parent.parent
 
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
@@ -102,6 +105,13 @@ def fit_method(method: str, folder: Path, run: Path, autoencoder: Path, *more: s
     data = [f"--data.root={folder / 'mtd'}", f"--data.cache_dir={folder / 'cache'}"]
     start = ["fit", f"--config={file}", f"--run_dir={run}", *data]
     return [*start, *overrides, "--data.batch_size=2", *more]
+
+
+def checkpoint_of(method: str, folder: Path, autoencoder: Path) -> Path:
+    """The final checkpoint of a method that is trained, shrunk, on made-up tiles in ``folder``."""
+    write_mtd(folder / "mtd")
+    main(fit_method(method, folder, folder / "run", autoencoder))
+    return folder / "run/final.ckpt"
 
 
 def _network(key: str, name: str) -> list[str]:

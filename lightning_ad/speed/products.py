@@ -29,6 +29,7 @@ def _for_onednn(points: Tensor) -> bool:
     return (
         points.device.type == "cpu"
         and points.dtype == torch.float32
+        and points.numel() > 0
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()

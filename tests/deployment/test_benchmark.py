@@ -6,20 +6,15 @@ import numpy as np
 import pytest
 
 from lightning_ad import load_detector
-from lightning_ad.cli import main
 from lightning_ad.deployment import benchmark
-from tests.fakes import write_mtd
-from tests.shrunk import fit_method
+from tests.shrunk import checkpoint_of
 
 pytestmark = pytest.mark.whole
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, autoencoder):
-    folder = tmp_path_factory.mktemp("benchmark")
-    write_mtd(folder / "mtd")
-    main(fit_method("PaDiM", folder, folder / "run", autoencoder))
-    return folder / "run/final.ckpt"
+    return checkpoint_of("PaDiM", tmp_path_factory.mktemp("benchmark"), autoencoder)
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ from lightning_ad.cli import main
 from lightning_ad.commands import serve
 from lightning_ad.deployment.server.app import Options, application
 from lightning_ad.deployment.server.batches import Batches, BusyError
-from tests.fakes import defective, write_mtd
+from tests.fakes import defective
 from tests.reports.browser import browser, needs_browser
-from tests.shrunk import QUIET, fit_method
+from tests.shrunk import QUIET, checkpoint_of
 
 pytestmark = pytest.mark.whole
 
@@ -45,10 +45,7 @@ CONFORMS = [
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, autoencoder):
-    folder = tmp_path_factory.mktemp("server")
-    write_mtd(folder / "mtd")
-    main(fit_method("PatchCore", folder, folder / "run", autoencoder))
-    return folder / "run/final.ckpt"
+    return checkpoint_of("PatchCore", tmp_path_factory.mktemp("server"), autoencoder)
 
 
 @pytest.fixture(scope="module")

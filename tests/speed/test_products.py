@@ -6,7 +6,7 @@ import torch
 from lightning_ad.speed.products import IMAGES, Linear, affine
 
 
-@pytest.mark.parametrize("shape", [(1,), (IMAGES,), (3 * IMAGES + 5,), (2, 9)])
+@pytest.mark.parametrize("shape", [(1,), (IMAGES,), (3 * IMAGES + 5,), (2, 9), (0,)])
 def test_rows_are_multiplied_whatever_their_number(shape):
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(*shape, 7, generator=generator)
