@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from lightning_ad.cli import main
+from tests.shrunk import EXPERIMENTS as EXPERIMENT_OF
 from tests.shrunk import REPOSITORY
 
 EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.yaml"))  # published/ is complete
@@ -24,14 +25,14 @@ RECORD: dict[str, dict[str, Any]] = json.loads(
 
 
 @cache
-def resolved(file: Path) -> dict[str, Any]:
+def resolved(file: Path, *more: str) -> dict[str, Any]:
     """The whole configuration that a file leads to."""
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
         for name in re.findall(r"oc\.env:(\w+)", file.read_text()):
             patch.delenv(name, raising=False)  # where this machine's data lies
         with pytest.raises(SystemExit):
-            main(["fit", f"--config={file}", "--print_config"])
+            main(["fit", f"--config={file}", *more, "--print_config"])
     return yaml.safe_load(printed.getvalue())
 
 
@@ -63,6 +64,14 @@ def test_settings_are_those_on_record(name):
     names = recorded.keys() | {name for name in today if _is_foreign(name)}
     changed = {name: (recorded.get(name), today.get(name)) for name in names}
     assert {name: pair for name, pair in changed.items() if pair[0] != pair[1]} == {}
+
+
+@pytest.mark.parametrize("name", EXPERIMENT_OF.values(), ids=EXPERIMENT_OF)
+def test_every_method_takes_the_options_of_a_detector(name):
+    given = {"standardize": True, "top_share": 0.0, "folds": None, "false_alarm_rate": 0.02}
+    file = REPOSITORY / f"experiments/{name}.yaml"
+    tree = resolved(file, *(f"--model.{key}={json.dumps(value)}" for key, value in given.items()))
+    assert given.items() <= tree["model"]["init_args"].items()
 
 
 def classes_of(tree: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class DRAEM(AnomalyDetector):
             `lightning_ad.networks.draem.SegmentationNetwork`.
         textures: folder with photographs to paste from, such as DTD; scikit-image's if not given.
         optimizer: of both networks.
-        false_alarm_rate: see `AnomalyDetector`.
+        scoring: options of `AnomalyDetector`.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class DRAEM(AnomalyDetector):
         segmentation: nn.Module,
         textures: str | None = None,
         optimizer: OptimizerFactory = lambda p: Adam(p, lr=1e-4),
-        false_alarm_rate: float = 0.01,
+        **scoring: Any,
     ) -> None:
-        super().__init__(false_alarm_rate)
+        super().__init__(**scoring)
         self.reconstruction, self.segmentation = reconstruction, segmentation
         self.textures, self.optimizer = textures, optimizer
         self._defects: TexturedDefects | None = None
@@ -130,9 +130,11 @@ class DRAEM(AnomalyDetector):
         return 2 * repaired.clamp(0, 1) - 1, {"defect": defect}
 
     def score(self, anomaly_map: Tensor, parts: dict[str, Tensor]) -> Tensor:
-        """Largest mean over a square, which counts zeros beyond the border."""
-        mean = F.avg_pool2d(anomaly_map, SCORE_WINDOW, 1, SCORE_WINDOW // 2)
-        return mean.flatten(1).amax(1)
+        """Largest mean over a square, which counts zeros beyond the border, or see ``top_share``.
+
+        That share is of the squares, of which each pixel is the middle of one.
+        """
+        return super().score(F.avg_pool2d(anomaly_map, SCORE_WINDOW, 1, SCORE_WINDOW // 2), parts)
 
 
 def _from_0_to_1(image: Tensor) -> Tensor:

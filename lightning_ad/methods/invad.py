@@ -10,6 +10,7 @@ images instead of by the test set; `experiments/published/` has the authors' pro
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,10 @@ class InvAD(AveragedDetector):
         optimizer: of the denoiser.
         warmup: share of the training in which the learning rate rises from a fiftieth; after it,
             the rate falls along a cosine.
-        false_alarm_rate: see `AnomalyDetector`.
+        scoring: options of `AnomalyDetector`, but ``top_share``.
+
+    Raises:
+        ValueError: for a ``top_share``: the image score is no value of the map.
     """
 
     kept_average = 0.999
@@ -51,9 +55,14 @@ class InvAD(AveragedDetector):
         steps: int = 3,
         optimizer: OptimizerFactory = lambda p: AdamW(p, lr=5e-5),
         warmup: float = 40 / 300,
-        false_alarm_rate: float = 0.01,
+        **scoring: Any,
     ) -> None:
-        super().__init__(false_alarm_rate)
+        super().__init__(**scoring)
+        if self.top_share:
+            raise ValueError(
+                "model.top_share has no meaning for InvAD, whose image score adds the range of all "
+                "cells' lengths and the likelihood of all cells: leave it out"
+            )
         require_at_least(2, steps=steps)
         require_at_least(0, warmup=warmup)
         self.denoiser, self.features = denoiser, features

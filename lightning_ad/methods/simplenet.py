@@ -9,6 +9,8 @@ What differs from the authors' code: the networks at the end of training are kep
 of the epoch that the test's labels prefer, and weights decay by AdamW in both of them.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,7 +39,7 @@ class SimpleNet(AnomalyDetector):
         blur: sigma in pixels of the Gaussian that smooths the map.
         optimizer: of the discriminator.
         adaptor_lr: learning rate of the adaptor, in the same optimizer.
-        false_alarm_rate: see `AnomalyDetector`.
+        scoring: options of `AnomalyDetector`.
     """
 
     def __init__(
@@ -49,9 +51,9 @@ class SimpleNet(AnomalyDetector):
         blur: float = 4.0,
         optimizer: OptimizerFactory = lambda p: AdamW(p, lr=2e-4, weight_decay=1e-5),
         adaptor_lr: float = 1e-4,
-        false_alarm_rate: float = 0.01,
+        **scoring: Any,
     ) -> None:
-        super().__init__(false_alarm_rate)
+        super().__init__(**scoring)
         require_at_least(1, dimensions=dimensions, hidden=hidden)
         require_at_least(0, noise=noise, blur=blur)
         self.features = features
@@ -118,5 +120,5 @@ class SimpleNet(AnomalyDetector):
         return maps.gaussian_blur(parts["patch"], self.blur)
 
     def score(self, anomaly_map: Tensor, parts: dict[str, Tensor]) -> Tensor:
-        """The largest patch's score, as far as resizing kept it."""
-        return parts["patch"].flatten(1).amax(1)
+        """The largest patch's score, as far as resizing kept it, or see ``top_share``."""
+        return super().score(parts["patch"], parts)

@@ -51,6 +51,15 @@ def test_networks_and_score_are_the_authors(case, authors):
     torch.testing.assert_close(found.score, case["image_score"], **HALF)
 
 
+def test_a_share_of_the_squares_may_score():
+    shared = DRAEM(ReconstructiveNetwork(4), SegmentationNetwork(4), top_share=0.05)
+    defect = torch.rand(2, 1, 40, 48, generator=torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(defect, (10,) * 4).unfold(2, 21, 1).unfold(3, 21, 1)
+    means = padded.mean((4, 5)).flatten(1).sort(1, descending=True).values
+    torch.testing.assert_close(shared.score(defect, {}), means[:, :96].mean(1))  # of 40 x 48
+    torch.testing.assert_close(draem(4, 4).score(defect, {}), means[:, 0])
+
+
 @torch.no_grad()
 def test_losses_are_the_authors(case, authors):
     repaired, defect = authors.repair(2 * case["augmented"] - 1)

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lightning_ad.detector.normals import learn_normals, relative
+from lightning_ad.detector.scoring import checked_compare
 from lightning_ad.maths import diffusion
 from lightning_ad.maths.inversion import ddim_invert, inversion_times, negative_log_likelihood
 from lightning_ad.methods import InvAD
@@ -95,6 +97,27 @@ def test_image_scores_are_scaled_by_the_held_out_normals():
     }
     scores = detector.score(torch.zeros(3, 1, 4, 4), parts)
     torch.testing.assert_close(scores, torch.tensor([0.0, 0.5 + 0.75, 2.0 + 2.0]))
+
+
+def test_a_share_of_largest_values_is_refused():
+    with pytest.raises(ValueError, match=r"model\.top_share has no meaning for InvAD"):
+        InvAD(StandIn(), AsTheyAre(), top_share=0.1)
+
+
+@torch.no_grad()
+def test_scores_may_be_relative_to_normal_images(case):
+    detector = InvAD(StandIn(), AsTheyAre(), standardize=True).eval()
+    detector.described = lambda image: case["features"][torch.arange(len(image)) % 2]
+    category = torch.zeros(6, dtype=torch.long)
+    _, plain = detector.compare(images(6), category)
+    noise = torch.rand(6, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    rows = {"category": category, **{name: part + noise for name, part in plain.items()}}
+    learn_normals(detector.calibration, [rows], 1)
+    _, parts = checked_compare(detector, images(6), category)
+    assert set(parts) == set(plain)
+    for name, part in parts.items():
+        statistics = (detector.calibration[f"{name}_{of}"][:1] for of in ("mean", "deviation"))
+        torch.testing.assert_close(part, relative(plain[name], *statistics))
 
 
 def test_layers_are_resized_and_side_by_side():

@@ -85,6 +85,14 @@ def test_an_image_scores_as_its_largest_patch_and_the_map_is_smoothed():
     assert (found.anomaly_map.flatten(1).amax(1) < found.score).all()
 
 
+def test_a_share_of_the_largest_values_scores_before_the_map_is_smoothed():
+    detector = SimpleNet(tiny_pyramid(), dimensions=14, hidden=8, top_share=0.1).eval()
+    detector.match_categories(["carpet"], "fit")
+    found = detector.detect(images(2), torch.zeros(2, dtype=torch.long))
+    largest = found.parts["patch"].flatten(1).sort(1, descending=True).values
+    torch.testing.assert_close(found.score, largest[:, :26].mean(1))  # of 16 x 16
+
+
 def test_training_moves_adaptor_and_discriminator_and_leaves_the_features():
     torch.manual_seed(0)
     fast = {"optimizer": lambda p: torch.optim.AdamW(p, lr=1e-2), "adaptor_lr": 1e-2}
