@@ -114,6 +114,9 @@ class Method(LightningModule, ABC):
         """Image scores (B,) of anomaly maps (B, 1, H, W): their maxima, or see ``top_share``.
 
         A method that scores before it fuses or smooths finds the maps of `compare` in ``parts``.
+        Of an image that is judged in part, all maps are cut to the rectangle that holds what is;
+        what is not has the smallest value there that is. A score of all values leaves it out by the
+        mask (B, 1, H, W) in ``parts`` that `lightning_ad.detector.judged.JUDGED` names.
         """
         return mean_of_largest(anomaly_map, self.top_share * anomaly_map[0].numel())
 
@@ -124,9 +127,9 @@ class Method(LightningModule, ABC):
     # Calibration.
 
     def set_constants(self, extremes: dict[str, Tensor]) -> None:
-        """Set fusion constants from ``<part>_min``, ``<part>_max`` and ``category``, each (N,).
+        """Set constants from ``<part>_min``, ``_max``, ``_mean`` and ``category``, each (N,).
 
-        They are the extremes of each map of `compare` over the held-out normal images; what is put
+        They are of what is judged in each map of `compare` of held-out normal images; what is put
         into ``self.calibration[name]`` travels with the weights.
         """
 

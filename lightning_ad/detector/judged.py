@@ -26,6 +26,10 @@ def judged_part(one: Tensor, judged: Tensor) -> Tensor:
     What it does not mark there gets the smallest value that is, so that it is never the anomaly.
     """
     judged = judged.bool().to(one.device)
+    return judged_box(where(judged, one, one[judged].min()), judged)
+
+
+def judged_box(one: Tensor, judged: Tensor) -> Tensor:
+    """The same rectangle with all that it holds."""
     rows, columns = (judged[0].any(axis).nonzero()[[0, -1]].flatten().tolist() for axis in (1, 0))
-    box = (..., slice(rows[0], rows[1] + 1), slice(columns[0], columns[1] + 1))
-    return where(judged, one, one[judged].min())[box]
+    return one[..., rows[0] : rows[1] + 1, columns[0] : columns[1] + 1]

@@ -12,7 +12,7 @@ from lightning_ad.detector import thresholds
 from lightning_ad.detector.contract import Method
 from lightning_ad.detector.deciding import Decision
 from lightning_ad.detector.detection import Detection
-from lightning_ad.detector.judged import judged_part
+from lightning_ad.detector.judged import JUDGED, judged_box, judged_part
 from lightning_ad.detector.normals import relative_to_normals
 from lightning_ad.detector.photograph import Finding, Numbers, finding_of, map_of_photograph
 
@@ -67,6 +67,7 @@ def judged_score(
     for index, marks in enumerate(judged.bool()):
         one = {"": anomaly_map, **parts}
         own = {name: judged_part(part[index], marks)[None] for name, part in one.items()}
+        own[JUDGED] = judged_box(marks, marks)[None].to(anomaly_map.device)
         scores.append(method.score(own.pop(""), own))
     return torch.cat(scores)
 

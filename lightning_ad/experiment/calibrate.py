@@ -148,12 +148,13 @@ def _compared(detector: AnomalyDetector, batch: Any, category: Tensor) -> Rows:
 
 
 def _extremes(rows: Rows) -> Rows:
-    """Smallest and largest value of each map, ``<part>_min`` and ``<part>_max``, per image."""
+    """What `set_constants` is given: smallest, largest and mean value of each map, per image."""
     bounds: Rows = {"path": rows["path"], "category": rows["category"]}
     for name, part in maps_in(rows).items():
         values = judged_values(part, rows.get(JUDGED))
         bounds[f"{name}_min"] = torch.stack([own.amin() for own in values])
         bounds[f"{name}_max"] = torch.stack([own.amax() for own in values])
+        bounds[f"{name}_mean"] = torch.stack([own.mean() for own in values])
     return bounds
 
 

@@ -37,6 +37,8 @@ def ddim_invert(predict: Predict, x0: Tensor, alpha_bar: Tensor, times: list[int
 
 
 def negative_log_likelihood(z: Tensor) -> Tensor:
-    """-ln p (B,) of latents z (B, C, H, W) under the standard normal that normal data arrive at."""
-    dimensions = z[0].numel()
-    return 0.5 * (z.float().square().sum((1, 2, 3)) + dimensions * math.log(2 * math.pi))
+    """-ln p (B, 1, H, W) of each cell of latents z (B, C, H, W), under the standard normal.
+
+    That is where normal data arrive; the cells of an image add up to its own.
+    """
+    return 0.5 * (z.float().square().sum(1, keepdim=True) + z.shape[1] * math.log(2 * math.pi))

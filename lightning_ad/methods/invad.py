@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from lightning_ad.detector.averaging import AveragedDetector
+from lightning_ad.detector.judged import JUDGED
 from lightning_ad.detector.optimizing import OptimizerFactory, scheduled
 from lightning_ad.detector.per_category import require_at_least
 from lightning_ad.maths import diffusion, maps
@@ -119,18 +120,21 @@ class InvAD(AveragedDetector):
         return described
 
     def compare(self, image: Tensor, category: Tensor) -> tuple[None, dict[str, Tensor]]:
-        """How long the inverted features are, cell by cell; both image scores as even maps."""
+        """How long the inverted features are; what makes both image scores, in whole cells.
+
+        ``spread`` are the lengths as well, ``surprise`` what an image's would be if all its cells
+        were as unlikely as each is.
+        """
         network = self.in_precision(self.denoiser)
         z = ddim_invert(network, self.described(image), self.alpha_bar, self.times).float()
         length = z.norm(dim=1, keepdim=True)
-        smallest, largest = length.flatten(1).aminmax(dim=1)
+        surprise = negative_log_likelihood(z) * length[0].numel()
         size = (image.shape[-2], image.shape[-1])
-        parts = {"length": maps.from_cells(length, size)}
-        for name, value in zip(
-            IMAGE_SCORES, (largest - smallest, negative_log_likelihood(z)), strict=True
-        ):
-            parts[name] = value[:, None, None, None].expand(-1, 1, *size)
-        return None, parts
+        return None, {
+            "length": maps.from_cells(length, size),
+            "spread": F.interpolate(length, size),
+            "surprise": F.interpolate(surprise, size),
+        }
 
     def fuse(self, parts: dict[str, Tensor], category: Tensor) -> Tensor:
         """The lengths."""
@@ -139,13 +143,25 @@ class InvAD(AveragedDetector):
     def score(self, anomaly_map: Tensor, parts: dict[str, Tensor]) -> Tensor:
         """Both image scores, each from 0 to 1 over held-out normal images, added up."""
         total = torch.zeros(anomaly_map.shape[0], device=anomaly_map.device)
-        for name in IMAGE_SCORES:
+        for name, value in self.image_scores(parts).items():
             low, high = self.calibration[f"{name}_range"].to(total.device)
-            total += (parts[name][:, 0, 0, 0] - low) / (high - low).clamp(min=1e-12)
+            total += (value - low) / (high - low).clamp(min=1e-12)
         return total
+
+    def image_scores(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Both image scores (B,), of what is judged of the maps (B, 1, H, W) of `compare`.
+
+        The mean, not the sum, of how unlikely cells are: a smaller region is no likelier.
+        """
+        smallest, largest = parts["spread"].flatten(1).aminmax(dim=1)
+        surprise = parts["surprise"].flatten(1)
+        judged = parts.get(JUDGED, torch.ones_like(parts["surprise"])).flatten(1)
+        least = surprise.amin(1)  # apart: large values that hardly differ lose digits when summed
+        more = ((surprise - least[:, None]) * judged).sum(1) / judged.sum(1)
+        return {"spread": largest - smallest, "surprise": least + more}
 
     def set_constants(self, extremes: dict[str, Tensor]) -> None:
         """The range of both image scores over all held-out normal images."""
-        for name in IMAGE_SCORES:
-            values = extremes[f"{name}_max"]
+        spread = extremes["spread_max"] - extremes["spread_min"]
+        for name, values in (("spread", spread), ("surprise", extremes["surprise_mean"])):
             self.calibration[f"{name}_range"] = torch.stack([values.min(), values.max()])

@@ -175,7 +175,7 @@ def test_what_a_sampler_repeats_is_in_the_file_once(tmp_path, kind, opset):
         assert len(large) == len(set(large)) == 4
 
 
-@pytest.mark.parametrize("method", ["PatchCore", "SimpleNet"])
+@pytest.mark.parametrize("method", ["PatchCore", "SimpleNet", "InvAD"])
 def test_padding_is_never_scored(trained, method):
     """The best of the padding is better than all else, were it looked at."""
     detector = load_detector(trained(method))

@@ -7,6 +7,7 @@ from lightning.pytorch import Trainer
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from data_modules import Folder
+from lightning_ad.detector.judged import JUDGED as JUDGED_KEY
 from lightning_ad.detector.judged import judged_part
 from lightning_ad.detector.normals import FLOOR, SMOOTHING, Moments
 from lightning_ad.experiment.calibrate import calibrate
@@ -20,6 +21,8 @@ JUDGED = torch.zeros(3, 1, 12, 20, dtype=torch.uint8)
 JUDGED[0, :, 2:10, 3:15] = 1
 JUDGED[1, :, 5:6, :] = 1
 JUDGED[2] = 1
+HOLES = torch.ones(12, 20, dtype=torch.uint8)
+HOLES[4:5, 6:9] = 0
 
 
 def _images():
@@ -57,6 +60,22 @@ def test_holes_take_the_smallest_judged_value():
     assert judged_part(one, judged).tolist() == [[[1, 2], [5, 1]]]
 
 
+@pytest.mark.parametrize("given", [None, JUDGED])
+def test_a_method_is_told_what_is_judged_of_a_part(given):
+    class Mean(Brightness):
+        def score(self, anomaly_map, parts):
+            assert (JUDGED_KEY in parts) == (given is not None)
+            judged = parts.get(JUDGED_KEY, torch.ones_like(anomaly_map))
+            return (parts["pixel"] * judged).sum((1, 2, 3)) / judged.sum((1, 2, 3))
+
+    image = torch.rand(3, 3, 12, 20, generator=torch.Generator().manual_seed(0))
+    given = None if given is None else given & HOLES
+    found = Mean().detect(image, torch.zeros(3, dtype=torch.long), given)
+    for index in range(3):
+        values = found.anomaly_map[index][... if given is None else given[index].bool()]
+        assert found.score[index] == pytest.approx(float(values.mean()), abs=1e-6)
+
+
 def test_pixel_metrics_count_judged_pixels_alone():
     generator = np.random.default_rng(0)
     scores = generator.random((3, 12, 20)).astype(np.float32)
@@ -84,7 +103,8 @@ def test_calibration_sees_judged_pixels_alone(tmp_path):
         eval_batch_size=3,
         cache=False,
     )
-    detector = Brightness()
+    detector, given = Brightness(), {}
+    detector.set_constants = given.update
     detector.meet(data, "fit")
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
@@ -97,6 +117,8 @@ def test_calibration_sees_judged_pixels_alone(tmp_path):
             expected.append(image.abs().mean(0)[judged[0].bool()])
     scores = detector.calibration["normal_scores"]
     assert scores.tolist() == pytest.approx([float(values.max()) for values in expected])
+    for name, of in (("min", torch.amin), ("max", torch.amax), ("mean", torch.mean)):
+        assert given[f"pixel_{name}"].tolist() == pytest.approx([float(of(v)) for v in expected])
     pixels = detector.calibration["normal_pixels"]
     assert pixels[:, 0].tolist() == pytest.approx([float(values.min()) for values in expected])
     for kept, values in zip(pixels, expected, strict=True):

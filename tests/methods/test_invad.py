@@ -1,5 +1,7 @@
 """InvAD against recorded numbers of its authors' code."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,7 @@ from lightning_ad.detector.scoring import checked_compare
 from lightning_ad.maths import diffusion
 from lightning_ad.maths.inversion import ddim_invert, inversion_times, negative_log_likelihood
 from lightning_ad.methods import InvAD
+from lightning_ad.methods.invad import IMAGE_SCORES
 from lightning_ad.networks import FeatureDiT
 from tests.methods.tiny import images, tiny_pyramid
 from tests.recordings import every_fourth, fill_baseline, recorded
@@ -64,15 +67,17 @@ def test_inverted_features_are_the_authors(case):
 def test_map_and_image_scores_are_the_authors(case):
     detector = InvAD(StandIn(), AsTheyAre()).eval()
     z = ddim_invert(StandIn(), case["features"], ALPHA_BAR, detector.times)
-    torch.testing.assert_close(negative_log_likelihood(z), case["nll_3"], rtol=1e-4, atol=0)
+    surprise = negative_log_likelihood(z).sum((1, 2, 3))
+    torch.testing.assert_close(surprise, case["nll_3"], rtol=1e-4, atol=0)
     larger = F.interpolate(case["features"], (64, 64), mode="nearest")
     detector.described = lambda image: case["features"]
     _, parts = detector.compare(larger, torch.zeros(2, dtype=torch.long))
     torch.testing.assert_close(
         every_fourth(parts["length"])[:, 0], case["anomaly_map_3"], rtol=1e-4, atol=1e-4
     )
-    torch.testing.assert_close(parts["spread"][:, 0, 5, 7], case["spread_3"], rtol=1e-4, atol=0)
-    torch.testing.assert_close(parts["surprise"][:, 0, 0, 0], case["nll_3"], rtol=1e-4, atol=0)
+    scores = detector.image_scores(parts)
+    torch.testing.assert_close(scores["spread"], case["spread_3"], rtol=1e-4, atol=0)
+    torch.testing.assert_close(scores["surprise"], case["nll_3"], rtol=1e-4, atol=0)
 
 
 @torch.no_grad()
@@ -88,15 +93,42 @@ def test_training_pair_and_loss_are_the_authors(case):
 def test_image_scores_are_scaled_by_the_held_out_normals():
     detector = InvAD(StandIn(), AsTheyAre()).eval()
     detector.set_constants(
-        {"spread_max": torch.tensor([1.0, 3.0]), "surprise_max": torch.tensor([-50.0, -10.0])}
+        {
+            "spread_min": torch.tensor([2.0, 1.0]),
+            "spread_max": torch.tensor([3.0, 4.0]),
+            "surprise_mean": torch.tensor([-50.0, -10.0]),
+        }
     )
-    spread, surprise = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([-50.0, -20.0, 30.0])
-    parts = {
-        name: value[:, None, None, None].expand(-1, 1, 4, 4)
-        for name, value in (("spread", spread), ("surprise", surprise))
-    }
-    scores = detector.score(torch.zeros(3, 1, 4, 4), parts)
+    scores = detector.score(torch.zeros(3, 1, 4, 4), parts_of([1, 2, 5], [-50, -20, 30]))
     torch.testing.assert_close(scores, torch.tensor([0.0, 0.5 + 0.75, 2.0 + 2.0]))
+
+
+def parts_of(spread, surprise):
+    """Maps (B, 1, 4, 4) with these image scores (B,)."""
+    lengths, unlikely = torch.full((len(spread), 1, 4, 4), 7.0), torch.zeros(len(spread), 1, 4, 4)
+    lengths[:, 0, 1, 2] += torch.tensor(spread)
+    unlikely[:, 0, 3, 0] += 16 * torch.tensor(surprise)
+    return {"spread": lengths, "surprise": unlikely}
+
+
+@torch.no_grad()
+def test_image_scores_are_of_judged_cells_alone(case):
+    detector = InvAD(StandIn(), AsTheyAre()).eval()
+    for name in IMAGE_SCORES:
+        detector.calibration[f"{name}_range"] = torch.tensor([0.0, 1.0])
+    detector.described = lambda image: case["features"]
+    judged = torch.zeros(2, 1, 64, 64, dtype=torch.uint8)
+    judged[:, :, 8:24, 16:40] = 1  # 2 x 3 cells of 8 x 8 pixels
+    judged[1, :, 40:48, 16:24] = 1  # and in the second image one that lies apart
+    found = detector.detect(torch.zeros(2, 3, 64, 64), torch.zeros(2, dtype=torch.long), judged)
+    z = ddim_invert(StandIn(), case["features"], ALPHA_BAR, detector.times)
+    cells, expected = judged[:, 0, ::8, ::8].bool(), []
+    for latents, own in zip(z, cells, strict=True):
+        inside = latents[:, own]
+        lengths = inside.norm(dim=0)
+        surprise = 64 * 0.5 * (inside.square().sum(0) + 12 * math.log(2 * math.pi)).mean()
+        expected.append(lengths.max() - lengths.min() + surprise)
+    torch.testing.assert_close(found.score, torch.stack(expected), rtol=1e-4, atol=0)
 
 
 def test_a_share_of_largest_values_is_refused():
