@@ -5,7 +5,7 @@ Detection", CVPR 2022, arXiv 2106.08265. Nothing trains: one look at the trainin
 features' principal components, a second one collects all their patches, of which a greedy choice
 (see `lightning_ad.maths.coreset`) stays as memory.
 
-What differs from the paper: principal components, half whitened, instead of averaged channels; the
+What differs from the paper: principal components, not whitened, instead of averaged channels; the
 score's reweighting is an option and applies to every patch instead of the farthest one.
 """
 
@@ -61,7 +61,7 @@ class PatchCore(FeatureSpaceDetector):
         blur: float = 4.0,
         **scoring: Any,
     ) -> None:
-        super().__init__(features, components, 0.5, blur, **scoring)
+        super().__init__(features, components, 0.0, blur, **scoring)
         if not 0 < share <= 1:
             raise ValueError(f"model.share must lie between 0 and 1, not {share}")
         require_at_least(1, most_patches=most_patches)

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from sklearn.neighbors import NearestNeighbors
 
 from lightning_ad.maths import maps
+from lightning_ad.maths.patches import describe
 from lightning_ad.methods import PatchCore
+from tests.methods.tiny import tiny_pyramid
 from tests.methods.tiny_features import fitted, images
 
 patchcore = partial(fitted, PatchCore)
@@ -40,6 +42,20 @@ def test_the_memory_is_a_tenth_and_every_training_patch_is_near_one():
     lot = torch.randperm(len(patches), generator=torch.Generator().manual_seed(1))
     drawn = torch.cdist(patches, patches[lot[: len(members)]]).amin(1).max()
     assert chosen < 0.8 * drawn
+
+
+def test_distances_are_those_of_the_features():
+    """No direction is whitened: with all components, distances are as far as unit and layers go."""
+    training = images(12)
+    layers = tiny_pyramid()(training)
+    channels = [layer.shape[1] for layer in layers]
+    detector = patchcore([training], components=sum(channels))
+    described = describe(layers).flatten(2).transpose(1, 2).flatten(0, 1)
+    parts = described.split(channels, 1)
+    scaled = [part / part.var(0, correction=0).sum().sqrt() for part in parts]
+    points = detector.points(training).flatten(2).transpose(1, 2).flatten(0, 1)
+    ratio = torch.pdist(points[:200]) / torch.pdist(torch.cat(scaled, 1)[:200])
+    torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=0.03, atol=0)
 
 
 def test_fewer_patches_to_choose_from_are_said():
