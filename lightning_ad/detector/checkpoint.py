@@ -111,8 +111,13 @@ def cannot_be_built(path: Path, checkpoint: dict[str, Any], error: Exception) ->
 
 
 def hashed(network: nn.Module) -> Iterator[str | bytes]:
-    """What a hash of a network's weights is of: all names, then the bytes of each tensor."""
-    state = network.state_dict()
+    """What a hash of all that decides a network's output is of.
+
+    The same weights give other features with another stride, or for images scaled otherwise: so its
+    structure, all names, then the bytes of each parameter and buffer, saved or not.
+    """
+    yield repr(network)
+    state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     yield from state
     for tensor in state.values():
-        yield tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

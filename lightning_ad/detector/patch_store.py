@@ -5,8 +5,8 @@ image never changes, and training draws only some patches of it at a time. The p
 are computed once, by whichever process comes first, written in half precision, mapped into memory
 and shared by all processes; the space's axes lie beside them.
 
-A file's name holds a hash of the images, their sizes and modification times, the backbone's weights
-and the space's settings. It may be removed at any time; damaged, it is written again.
+A file's name holds a hash of the images, their sizes and modification times, the backbone, its
+layers and the space's settings. It may be removed at any time; damaged, it is written again.
 """
 
 from collections.abc import Iterator
@@ -86,7 +86,7 @@ class PatchStore(Dataset[dict[str, Any]]):
         # are fitted: resizing, cropping.
         layout = self._images.framing.layout
         stamps = [file_stamp(record.image) for record in self._images.records]
-        settings = (self._detector.components, self._detector.whitening)
+        settings = (self._detector.components, self._detector.whitening, *self._detector.channels)
         weights = digest(*hashed(self._detector.features))
         return digest(FORMAT, weights, settings, *layout, first.numpy().tobytes(), *stamps)
 

@@ -9,7 +9,7 @@ from data_modules import MTD
 from data_modules.reading.samplers import Draw
 from lightning_ad.detector.patch_store import STEPS, PatchStore
 from lightning_ad.methods import FeatureDiffusion
-from lightning_ad.networks import PatchDenoiser
+from lightning_ad.networks import FeaturePyramid, PatchDenoiser
 from tests.fakes import write_mtd
 from tests.methods.tiny import tiny_pyramid
 
@@ -34,10 +34,15 @@ def data(tmp_path):
     return found
 
 
-def detector(data, stride=2):
-    found = FeatureDiffusion(Counting(), PatchDenoiser(16, 5, 16, stride=stride), components=5)
-    found.meet(data, "fit")
+def detector(data):
+    found = over(Counting(), data, stride=2)
     found.features.images = 0
+    return found
+
+
+def over(features, data, stride):
+    found = FeatureDiffusion(features, PatchDenoiser(16, 5, 16, stride=stride), components=5)
+    found.meet(data, "fit")
     return found
 
 
@@ -76,10 +81,24 @@ def test_another_backbone_or_space_has_files_of_its_own(data):
     other = detector(data)
     other.features.pyramid.first[0].weight.data += 1
     PatchStore(other, data, per_item=4)
+    padded = detector(data)  # the same weights, but other features
+    padded.features.pyramid.first[0].padding_mode = "reflect"
+    PatchStore(padded, data, per_item=4)
+    scaled = detector(data)
+    scaled.features.register_buffer("scale", torch.tensor(2.0), persistent=False)
+    PatchStore(scaled, data, per_item=4)
     whiter = detector(data)
     whiter.whitening = 1.0
     PatchStore(whiter, data, per_item=4)
-    assert len(list(data.cache_dir.glob("patches-*.npy"))) == 3
+    assert len(list(data.cache_dir.glob("patches-*.npy"))) == 5
+
+
+def test_other_layers_of_a_backbone_have_files_of_their_own(data):
+    """Its weights are the same: what lies behind the last layer is not built, before it all is."""
+    for layers, stride in (([1, 2], 4), ([2], 8)):
+        torch.manual_seed(0)
+        PatchStore(over(FeaturePyramid("resnet18", layers, "random"), data, stride), data, 4)
+    assert len(list(data.cache_dir.glob("patches-*.npy"))) == 2
 
 
 def test_a_damaged_file_is_written_again(data):
