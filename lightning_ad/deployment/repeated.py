@@ -25,7 +25,7 @@ class Function:
     Args:
         name: of the function.
         network: whose forward it takes the place of.
-        inputs: that the network was called with, each with the batch first.
+        inputs: that the network was called with; the first, and those as long, have the batch first.
         call: how a graph calls it.
     """
 
@@ -34,8 +34,9 @@ class Function:
     ) -> None:
         self.name, self._network, self._original = name, network, network.forward
         self._call = call
-        any_length = tuple({0: Dim.DYNAMIC} if given.ndim else None for given in inputs)
-        traced = torch.export.export(network, inputs, dynamic_shapes=any_length)
+        batch = inputs[0].shape[:1]
+        any_length = [{0: Dim.DYNAMIC} if given.shape[:1] == batch else None for given in inputs]
+        traced = torch.export.export(network, inputs, dynamic_shapes=tuple(any_length))
         self.program = traced.run_decompositions({})  # nothing is overwritten in place any more
 
     def __call__(self, *inputs: Tensor) -> Tensor:

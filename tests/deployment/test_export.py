@@ -209,11 +209,13 @@ def test_the_graph_of_every_method_scores_as_its_detector(trained, method):
 
 
 @pytest.mark.parametrize(
-    ("method", "category"), [("PatchCore", "grid"), ("PatchCore", None), ("D3AD", "grid")]
+    ("method", "category"),
+    [("PatchCore", "grid"), ("PatchCore", None), ("D3AD", "grid"), ("FeatureDiffusion", None)],
 )
 def test_one_of_several_categories_is_settled_or_found_out(tmp_path, autoencoder, method, category):
     data = ["--data=MVTecAD", f"--data.root={write_mvtec(tmp_path / 'mvtec', train=8)}"]
     data += ["--data.category=[bottle,grid]", *FEW_STEPS.get(method, [])]
+    data += ["--model.denoiser.categories=2"] if method == "FeatureDiffusion" else []
     main(fit_method(method, tmp_path, tmp_path / "run", autoencoder, *data))
     detector = load_detector(tmp_path / "run/final.ckpt")
     number = -1 if category is None else detector.categories.index(category)
