@@ -25,7 +25,8 @@ class Function:
     Args:
         name: of the function.
         network: whose forward it takes the place of.
-        inputs: that the network was called with; the first, and those as long, have the batch first.
+        inputs: that the network was called with; the first, and those as long, have the batch
+            first.
         call: how a graph calls it.
     """
 

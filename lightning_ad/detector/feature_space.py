@@ -38,6 +38,7 @@ class DrawnPatches(MemoryPass):
         rows: (N, n, D) after `finish`, in the order of the images' paths; in half precision, as
             there are many.
         category: (N,) of each image.
+        mean: (N, D) of all patches of each image.
         of: P.
     """
 
@@ -52,6 +53,7 @@ class DrawnPatches(MemoryPass):
         self.of = patches.shape[2]
         drawn = [self._draw(own, one) for own, one in zip(patches, path, strict=True)]
         rows = {"category": category.cpu(), "rows": torch.stack(drawn).half().cpu()}
+        rows["mean"] = patches.float().mean(2).cpu()
         self._batches.append({"path": path, **rows})
 
     def _draw(self, patches: Tensor, path: str) -> Tensor:
@@ -67,6 +69,7 @@ class DrawnPatches(MemoryPass):
         """Gather the patches."""
         columns = gather(self._batches)
         self.rows, self.category = columns["rows"], columns["category"]
+        self.mean = columns["mean"]
 
 
 class FeatureSpaceDetector(AnomalyDetector):
@@ -158,6 +161,7 @@ class FeatureSpaceDetector(AnomalyDetector):
 
     def fitted_space(self, sample: DrawnPatches) -> PatchSpace:
         """The space of what was sampled."""
+        _require_different(sample.mean)
         patches = sample.rows.flatten(0, 1).float()
         return fit_space(patches, self.channels, self.components, self.whitening)
 
@@ -206,3 +210,16 @@ class FeatureSpaceDetector(AnomalyDetector):
                 f"{type(self).__name__} learned {places} places of an image, these images have "
                 f"{height} x {width}: set data.image_size to that of the training"
             )
+
+
+def _require_different(means: Tensor) -> None:
+    """Raise a ValueError if several images have the same mean patch (N, D).
+
+    Within one, patches differ even where it is constant, as they see its border.
+    """
+    spread = (means - means[0]).abs().max()
+    if len(means) > 1 and spread <= 1e-5 * means.abs().max():
+        raise ValueError(
+            f"all {len(means)} training images look the same to model.features: look for "
+            "images that are constant, or copies of one photograph"
+        )

@@ -106,7 +106,15 @@ class PatchCore(FeatureSpaceDetector):
             members = self.choose(patches.to(device).float())
             self.calibration[f"members_{number}"] = members
             if self.reweighting:
+                self._require_around(members)
                 self.calibration[f"around_{number}"] = around(members, self.reweighting)
+
+    def _require_around(self, members: Tensor) -> None:
+        if len(members) < self.reweighting:
+            raise ValueError(
+                f"the memory has {len(members)} patches, model.reweighting looks at "
+                f"{self.reweighting}: raise model.share, or set model.reweighting to 0"
+            )
 
     def choose(self, patches: Tensor) -> Tensor:
         """A greedy choice (M, D) of patches (N, D)."""

@@ -140,6 +140,8 @@ def _indices_of_layers(backbone: str, layers: Sequence[int]) -> list[int]:
         raise ValueError(f"backbone {backbone!r} is not a model of timm; near names: {near}")
     with torch.device("meta"):
         model: Any = timm.create_model(backbone, features_only=True, feature_cls="getter")
+    if not layers:
+        raise ValueError("layers: name one or more, for instance [2, 3]")
     last_of = {info["reduction"]: index for index, info in enumerate(model.model.feature_info)}
     for layer in layers:
         if 2 ** (layer + 1) not in last_of:

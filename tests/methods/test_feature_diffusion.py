@@ -153,6 +153,33 @@ def test_the_weights_end_as_their_average_which_is_short_at_first(monkeypatch):
     torch.testing.assert_close(resumed.denoiser.enter.bias.detach(), average)
 
 
+def test_the_network_is_told_where_patches_lie_and_of_which_category():
+    found, told = detector(categories=2), []
+
+    def denoiser(y, sigma, place, category):
+        told.append((place.expand(len(y), -1), category))
+        return torch.zeros_like(y)
+
+    found.denoiser.forward = denoiser
+    with torch.no_grad():
+        found.detect(images(3), torch.tensor([1, 0, 1]))
+    of_category = {int(category[0]): (place, len(category)) for place, category in told}
+    assert {number: count for number, (_, count) in of_category.items()} == {0: 1, 1: 2}
+    for place, count in of_category.values():
+        assert torch.equal(place, PLACES.expand(count, -1))
+
+
+def test_the_space_is_half_whitened():
+    found, generator = detector(), torch.Generator().manual_seed(1)
+    patches = torch.randn(500, 14, generator=generator) * torch.linspace(0.2, 3, 14)
+    found.channels, found.components = [14], 14
+    sample = SimpleNamespace(rows=patches[None], mean=torch.zeros(1, 14))
+    space = found.fitted_space(sample)
+    spread = ((patches - space.mean) @ space.projection).var(0)
+    own = torch.linalg.eigvalsh(patches.T.cov()).flip(0).sqrt()
+    torch.testing.assert_close(spread / spread[0], own / own[0], rtol=0.01, atol=0)
+
+
 def test_half_precision_leaves_the_patches_as_they_are():
     found, test = detector(), images(2)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

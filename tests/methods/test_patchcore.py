@@ -87,6 +87,23 @@ def test_reweighting_lowers_scores_where_the_memory_is_dense():
     assert (second < first).all() and (second > 0.2 * first).all()
     with pytest.raises(ValueError, match=r"model.reweighting must be 0 or at least 2"):
         patchcore(reweighting=1)
+    with pytest.raises(ValueError, match=r"memory has 2 patches, .* looks at 3: raise model.share"):
+        patchcore(share=0.003, reweighting=3)
+
+
+def test_reweighting_looks_around_in_the_memory_of_the_category():
+    detector = patchcore([images(12), images(10, brightness=0.7)], reweighting=3)
+    for number in range(2):
+        members = detector.calibration[f"members_{number}"]
+        search = NearestNeighbors(n_neighbors=3).fit(members.numpy())
+        expected = torch.from_numpy(search.kneighbors(members.numpy())[1])
+        found = detector.calibration[f"around_{number}"]
+        assert (found.sort(1).values == expected.sort(1).values).float().mean() > 0.98  # but ties
+
+
+def test_images_that_are_all_the_same_are_refused():
+    with pytest.raises(ValueError, match=r"all 12 training images look the same"):
+        patchcore([torch.full((12, 3, 16, 16), 0.2)])
 
 
 def test_categories_have_memories_of_their_own():

@@ -86,6 +86,8 @@ def test_mistakes_in_the_settings_are_named():
         FeaturePyramid("resnet_18")
     with pytest.raises(ValueError, match="stride 4"):
         FeaturePyramid("vit_tiny_patch16_224")
+    with pytest.raises(ValueError, match="layers: name one or more"):
+        FeaturePyramid("resnet18", layers=[], weights="random")
     with pytest.raises(ValueError, match=r"stride_in_conv1.*resnet18"):
         FeaturePyramid("resnet18", stride_in_conv1=True)
     with pytest.raises(ValueError, match=r"wheel.*resnet18"):
