@@ -14,20 +14,26 @@ from tests.methods.tiny_features import fitted, images
 padim = partial(fitted, PaDiM)
 
 
-def test_a_map_is_the_distance_to_the_training_images_at_each_place():
-    training, test = images(12), images(2, seed=1)
-    detector = padim([training])
+def distances(detector, training, test):
+    """Of test images (B, P) to the training images of one category."""
     with torch.no_grad():
         known = detector.points(training).flatten(2).double().numpy()  # (N, K, P)
         points = detector.points(test).flatten(2).double().numpy()
-        found = detector.detect(test, torch.zeros(2).long())
-    expected = np.empty((2, 64))
+    expected = np.empty((len(test), 64))
     for place in range(64):
         own = known[:, :, place]
         inverse = np.linalg.inv(np.cov(own.T, bias=True) + 0.05 * np.eye(5))
         residual = points[:, :, place] - own.mean(0)
         expected[:, place] = np.sqrt(np.einsum("nk,kl,nl->n", residual, inverse, residual))
-    grid = torch.from_numpy(expected).float().view(2, 1, 8, 8)
+    return torch.from_numpy(expected).float()
+
+
+def test_a_map_is_the_distance_to_the_training_images_at_each_place():
+    training, test = images(12), images(2, seed=1)
+    detector = padim([training])
+    with torch.no_grad():
+        found = detector.detect(test, torch.zeros(2).long())
+    grid = distances(detector, training, test).view(2, 1, 8, 8)
     blurred = maps.gaussian_blur(
         F.interpolate(grid, (16, 16), mode="bilinear", align_corners=False), 1.0
     )
@@ -53,6 +59,16 @@ def test_categories_have_gaussians_of_their_own_and_unknown_images_the_likelier_
         )
     assert (as_bottle > as_screw).all()
     assert torch.equal(unknown, as_screw)
+
+
+def test_each_category_has_a_mean_and_a_covariance():
+    by_category = [images(12), images(10, brightness=0.7)]
+    detector, test = padim(by_category), images(2, seed=1)
+    for number, training in enumerate(by_category):
+        with torch.no_grad():
+            found = detector.deviation(detector.points(test), number)
+        expected = distances(detector, training, test)
+        torch.testing.assert_close(found.flatten(1), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_another_size_of_image_is_refused():
