@@ -12,7 +12,7 @@ from lightning_ad.detector import contract
 from lightning_ad.maths import deviation
 from lightning_ad.maths.deviation import latent_deviation, pixel_deviation
 from lightning_ad.methods import DeCoDiff
-from tests.methods.tiny import images, same_weights, tiny_pyramid, weights_of
+from tests.methods.tiny import images, rates, same_weights, tiny_pyramid, weights_of
 from tests.methods.tiny_latent import TinyLatents, tiny_context_unet
 from tests.recordings import authors_denoiser, every_fourth, recorded
 
@@ -282,19 +282,10 @@ def test_image_size_must_be_a_multiple_of_the_factor():
 
 
 def test_learning_rate_rises_and_falls_step_by_step():
-    detector = deco(warmup=0.1)
-    detector._trainer = SimpleNamespace(estimated_stepping_batches=100)
-    configured = detector.configure_optimizers()
-    scheduler = configured["lr_scheduler"]["scheduler"]
-    rates = []
-    for _ in range(100):
-        rates.append(scheduler.get_last_lr()[0])
-        configured["optimizer"].step()
-        scheduler.step()
-    assert configured["lr_scheduler"]["interval"] == "step"
-    assert rates[0] == 0 and max(rates) == rates[10] == pytest.approx(1e-4)
+    found = rates(deco(warmup=0.1), 100)
+    assert found[0] == 0 and max(found) == found[10] == pytest.approx(1e-4)
     cosine = 1e-4 * (1 + np.cos(np.pi * np.arange(90) / 90)) / 2
-    np.testing.assert_allclose(rates[10:], cosine, atol=1e-12)
+    np.testing.assert_allclose(found[10:], cosine, atol=1e-12)
 
 
 def test_endless_training_has_no_schedule():

@@ -13,6 +13,7 @@ from lightning_ad.maths.losses import focal_loss, ssim_loss
 from lightning_ad.methods import DRAEM
 from lightning_ad.networks.draem import ReconstructiveNetwork, SegmentationNetwork
 from tests.fakes import write
+from tests.methods.tiny import rates
 from tests.recordings import GOLDEN, every_fourth, fill_baseline, recorded
 
 HALF = {"rtol": 2e-3, "atol": 2e-3}
@@ -147,6 +148,27 @@ def test_a_category_is_never_its_own_texture(monkeypatch):
 def test_a_folder_without_images_is_named(tmp_path):
     with pytest.raises(DataError, match=r"model\.textures.*no images.*" + tmp_path.name):
         TexturedDefects(str(tmp_path))
+
+
+def test_an_image_is_repaired_to_what_it_is_without_the_defect_turned_if_the_copy_is():
+    torch.manual_seed(0)
+    detector, white = draem(reconstruction=4, segmentation=4), torch.ones(40, 3, 32, 32)
+    detector.paired_loss = lambda *parts: parts
+    normal, defective, mask = detector.loss(white, torch.zeros(40, dtype=torch.long))
+    torch.testing.assert_close(torch.where(mask == 1, normal, defective), normal, rtol=0, atol=0)
+    turned = (normal != white).flatten(1).any(1)  # black corners come into sight
+    assert 4 <= turned.sum() <= 20  # three in ten
+
+
+def test_the_learning_rate_falls_when_the_authors_does():
+    optimizer = torch.optim.Adam([torch.zeros(1)], lr=1e-4)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [80, 90], gamma=0.2)
+    theirs = []
+    for _ in range(100):
+        theirs += schedule.get_last_lr()
+        optimizer.step()
+        schedule.step()
+    assert rates(draem(reconstruction=4, segmentation=4), 100) == pytest.approx(theirs)
 
 
 def test_training_learns_to_mark_pasted_defects():

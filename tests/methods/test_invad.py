@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from lightning_ad.maths.inversion import ddim_invert, inversion_times, negative_
 from lightning_ad.methods import InvAD
 from lightning_ad.methods.invad import IMAGE_SCORES
 from lightning_ad.networks import FeatureDiT
-from tests.methods.tiny import images, tiny_pyramid
+from tests.methods.tiny import images, rates, tiny_pyramid
 from tests.recordings import every_fourth, fill_baseline, recorded
 
 ALPHA_BAR = diffusion.linear_schedule(1000, 1e-4, 0.02).float()
@@ -88,6 +89,23 @@ def test_training_pair_and_loss_are_the_authors(case):
         for i, noise in enumerate(case["train_noise"].split(1))
     ]
     torch.testing.assert_close(torch.stack(losses), case["train_loss"], rtol=1e-4, atol=0)
+
+
+def test_training_draws_every_time_alike_and_for_each_image():
+    torch.manual_seed(0)
+    detector = InvAD(StandIn(), AsTheyAre())
+    detector.denoise_loss = lambda features, t, noise: t
+    t = detector.loss(torch.zeros(20_000, 1, 8, 8), torch.zeros(20_000, dtype=torch.long))
+    drawn = np.bincount(t)
+    assert drawn.shape == (1000,) and drawn.all()
+    np.testing.assert_allclose(drawn.reshape(10, 100).sum(1), 2000, rtol=0.1)
+
+
+def test_the_learning_rate_is_the_papers():
+    """From 1e-6 to 5e-5 in 40 of 300 epochs, then along half a cosine to nothing."""
+    rise = np.linspace(1e-6, 5e-5, 40, endpoint=False)
+    fall = 5e-5 * (1 + np.cos(np.pi * np.arange(260) / 260)) / 2
+    np.testing.assert_allclose(rates(InvAD(StandIn(), AsTheyAre()), 300), [*rise, *fall])
 
 
 def test_image_scores_are_scaled_by_the_held_out_normals():

@@ -57,6 +57,25 @@ def test_training_is_the_authors(case, detector):
     torch.testing.assert_close(gradient, case["projection_weight_grad"], rtol=1e-4, atol=1e-5)
 
 
+def test_noise_has_the_papers_deviation_and_is_drawn_for_each_patch():
+    torch.manual_seed(0)
+    detector, seen = SimpleNet(tiny_pyramid(), dimensions=14, hidden=8), []
+    detector.discriminator.register_forward_pre_hook(lambda module, given: seen.extend(given))
+    detector.loss(images(16), torch.zeros(16, dtype=torch.long))
+    adapted, noisy = seen[0].chunk(2)
+    deviation = (noisy - adapted).std(0)
+    torch.testing.assert_close(deviation, torch.full((14,), 0.015), rtol=0.1, atol=0)
+
+
+def test_adaptor_and_discriminator_learn_and_decay_as_the_authors():
+    detector = SimpleNet(nn.Identity(), dimensions=14, hidden=8)
+    groups = detector.configure_optimizers().param_groups
+    found = {p: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert {found.pop(p) for p in detector.adaptor.parameters()} == {(1e-4, 1e-2)}
+    assert {found.pop(p) for p in detector.discriminator.parameters()} == {(2e-4, 1e-5)}
+    assert not found
+
+
 def test_training_scores_are_the_authors(case, detector):
     detector.enter_phase("train")
     adapted = detector.adaptor(rows(embedding(case)))

@@ -1,5 +1,7 @@
 """The smallest networks a pixel method runs on, and images for them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -58,6 +60,19 @@ def tiny_pyramid() -> TinyPyramid:
 def images(count: int) -> Tensor:
     """Images (count, 3, SIZE, SIZE) in [-1, 1]."""
     return torch.rand(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2)) * 2 - 1
+
+
+def rates(detector: AnomalyDetector, steps: int) -> list[float]:
+    """The learning rate in each step of a training of so many."""
+    detector._trainer = SimpleNamespace(estimated_stepping_batches=steps)
+    configured = detector.configure_optimizers()
+    assert configured["lr_scheduler"]["interval"] == "step"
+    found = []
+    for _ in range(steps):
+        found.append(configured["optimizer"].param_groups[0]["lr"])
+        configured["optimizer"].step()
+        configured["lr_scheduler"]["scheduler"].step()
+    return found
 
 
 def plain_map(
