@@ -28,6 +28,9 @@ from lightning_ad.maths.inversion import ddim_invert, inversion_times, negative_
 IMAGE_SCORES = ("spread", "surprise")
 """How far a map reaches from its smallest to its largest value; how unlikely the noise is."""
 
+ROUNDING = 1e-6
+"""Share of a value that float32 rounds away."""
+
 
 class InvAD(AveragedDetector):
     """Inversion of features by a diffusion model of normal ones.
@@ -145,7 +148,8 @@ class InvAD(AveragedDetector):
         total = torch.zeros(anomaly_map.shape[0], device=anomaly_map.device)
         for name, value in self.image_scores(parts).items():
             low, high = self.calibration[f"{name}_range"].to(total.device)
-            total += (value - low) / (high - low).clamp(min=1e-12)
+            smallest = (ROUNDING * high.abs()).clamp(min=1e-12)  # of a range that tells something
+            total += (value - low) / (high - low).maximum(smallest)
         return total
 
     def image_scores(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
