@@ -146,14 +146,14 @@ class InvAD(AveragedDetector):
     def score(self, anomaly_map: Tensor, parts: dict[str, Tensor]) -> Tensor:
         """Both image scores, each from 0 to 1 over held-out normal images, added up."""
         total = torch.zeros(anomaly_map.shape[0], device=anomaly_map.device)
-        for name, value in self.image_scores(parts).items():
+        for name, value in zip(IMAGE_SCORES, self.image_scores(parts), strict=True):
             low, high = self.calibration[f"{name}_range"].to(total.device)
             smallest = (ROUNDING * high.abs()).clamp(min=1e-12)  # of a range that tells something
             total += (value - low) / (high - low).maximum(smallest)
         return total
 
-    def image_scores(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Both image scores (B,), of what is judged of the maps (B, 1, H, W) of `compare`.
+    def image_scores(self, parts: dict[str, Tensor]) -> Tensor:
+        """`IMAGE_SCORES` (2, B), of what is judged of the maps (B, 1, H, W) of `compare`.
 
         The mean, not the sum, of how unlikely cells are: a smaller region is no likelier.
         """
@@ -162,10 +162,10 @@ class InvAD(AveragedDetector):
         judged = parts.get(JUDGED, torch.ones_like(parts["surprise"])).flatten(1)
         least = surprise.amin(1)  # apart: large values that hardly differ lose digits when summed
         more = ((surprise - least[:, None]) * judged).sum(1) / judged.sum(1)
-        return {"spread": largest - smallest, "surprise": least + more}
+        return torch.stack([largest - smallest, least + more])
 
     def set_constants(self, extremes: dict[str, Tensor]) -> None:
         """The range of both image scores over all held-out normal images."""
         spread = extremes["spread_max"] - extremes["spread_min"]
-        for name, values in (("spread", spread), ("surprise", extremes["surprise_mean"])):
+        for name, values in zip(IMAGE_SCORES, (spread, extremes["surprise_mean"]), strict=True):
             self.calibration[f"{name}_range"] = torch.stack([values.min(), values.max()])

@@ -23,8 +23,7 @@ class InvADAsPublished(InvAD):
         low = torch.full((len(IMAGE_SCORES),), math.inf, device=self.device)
         high = -low
         for _, parts in maps_of_test(self):
-            scores = self.image_scores(parts)
-            values = torch.stack([scores[name] for name in IMAGE_SCORES])
+            values = self.image_scores(parts)
             low, high = low.minimum(values.amin(1)), high.maximum(values.amax(1))
         reduce = self.trainer.strategy.reduce
         low, high = reduce(low, reduce_op="min"), reduce(high, reduce_op="max")
