@@ -79,11 +79,13 @@ class PatchCore(FeatureSpaceDetector):
         """Check that the patches to choose from find room."""
         super().check_grid(height, width)
         per_image = min(height * width, self._per_image())
+        held = sum(self.training_images.values()) * per_image
         most = max(self.training_images.values()) * per_image
-        numbers = SELECTION_DIMENSIONS + 2 * self.components  # and a half twice, when gathered
+        halves = 4 * held * self.components  # of all categories, and once more when gathered
+        choice = 4 * most * (self.components + SELECTION_DIMENSIONS)
         require_memory(
-            4 * most * numbers,
-            f"PatchCore's choice among {most} patches",
+            halves + choice,
+            f"PatchCore's choice among {held} patches",
             "lower model.most_patches",
         )
 

@@ -122,3 +122,12 @@ def test_a_choice_without_room_is_refused_before_training(monkeypatch):
     monkeypatch.setattr("lightning_ad.speed.allocation._available_memory", lambda: 10**4)
     with pytest.raises(MemoryError, match=r"768 patches need .* lower model.most_patches"):
         detector.check_grid(8, 8)
+
+
+def test_patches_of_all_categories_find_room_together(monkeypatch):
+    detector = patchcore()
+    detector.training_images = {str(number): 12 for number in range(1000)}
+    halves = 1000 * 12 * 64 * detector.components * 2
+    monkeypatch.setattr("lightning_ad.speed.allocation._available_memory", lambda: halves)
+    with pytest.raises(MemoryError, match=r"768000 patches need .* lower model.most_patches"):
+        detector.check_grid(8, 8)
