@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from data_modules import DataError, MVTecAD
 from data_modules.reading.samplers import EveryItemOnce, ShuffledDraws
+from lightning_ad.detector.processes import leave_group_at_exit
 from tests import fakes
 from tests.shrunk import REPOSITORY
 
@@ -306,6 +307,7 @@ class Recorder(LightningModule):
 def run_trainer(root: Path, folder: Path, processes: int, **options: Any) -> None:
     """Fit two epochs, test and predict, each process writing down what it sees."""
     folder.mkdir(exist_ok=True)
+    leave_group_at_exit()  # as a detector would see to
     trainer = Trainer(
         accelerator="cpu",
         devices=processes,
